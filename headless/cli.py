@@ -1,0 +1,176 @@
+"""The command line: run, validate and list. `python -m headless --help` is its manual."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from .. import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from ..nodes.host import use
+from ..t2v_core.errors import GraphError, T2VError
+from . import overrides
+from .execute import execute
+from .graph import Graph, read_graph
+from .host import HeadlessHost
+from .listing import listing
+from .progress import Progress
+from .validate import check
+from .wording import plain
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OUTPUT = Path("output")
+MOST_PROBLEMS = 50  # lines of errors printed for one file
+EXIT_CODES = (
+    "exit codes: 0 done; 1 a node failed while the workflow ran; 2 the command or the workflow file is wrong and "
+    "nothing was run; 130 interrupted. Every error is one line on stderr that starts with 'error:'."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with this program's own form of error line."""
+
+    def error(self, message: str):
+        _print_errors([f"{message} (see {self.prog} --help)"])
+        raise SystemExit(WRONG)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    progress = Progress(sys.stderr, _progress_style(options))
+    signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C
+    try:
+        return options.command(options, progress)
+    except GraphError as error:
+        progress.close()
+        return _fail(error, options, WRONG)
+    except T2VError as error:
+        progress.close()
+        return _fail(error, options, FAILED)
+    except KeyboardInterrupt:
+        progress.close()
+        _print_errors(["interrupted; nothing half-written was left"])
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our stdout has gone; keep Python from writing to it once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m headless",
+        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI.",
+        epilog=EXIT_CODES,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a workflow file", epilog=EXIT_CODES)
+    run.set_defaults(command=_run)
+    _add_file_options(run)
+    run.add_argument("--out", metavar="DIR", type=Path, default=OUTPUT, help="where files go (default: output)")
+    run.add_argument("--disable-metadata", action="store_true", help="write no prompt and no workflow into the files")
+    shows = run.add_mutually_exclusive_group()
+    shows.add_argument("--quiet", action="store_true", help="show no progress")
+    shows.add_argument("--progress", action="store_true", help="draw the progress bar even where stderr is no terminal")
+    run.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+
+    validate = commands.add_parser("validate", help="check a workflow file without running it", epilog=EXIT_CODES)
+    validate.set_defaults(command=_validate)
+    _add_file_options(validate)
+
+    nodes = commands.add_parser("nodes", help="list the nodes and their inputs")
+    nodes.set_defaults(command=_nodes)
+    _add_models_option(nodes)
+    return parser
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a workflow in the API format")
+    parser.add_argument(
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="change an input before running; NODE is a node's id or title; may be given more than once",
+    )
+    _add_models_option(parser)
+
+
+def _add_models_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        metavar="DIR",
+        type=_folder,
+        default=Path("models"),
+        help="the folder of model files beside 'bundled' (default: models, if it is there)",
+    )
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return Path(text)
+
+
+def _run(options: argparse.Namespace, progress: Progress) -> int:
+    host = HeadlessHost(options.models, options.out, progress, metadata=not options.disable_metadata)
+    use(host)
+    graph = _checked_graph(options)
+    for _, shown in execute(graph, NODE_CLASS_MAPPINGS):
+        for file in shown.get("images", ()):
+            print(options.out / file["subfolder"] / file["filename"], flush=True)
+    return DONE
+
+
+def _validate(options: argparse.Namespace, progress: Progress) -> int:
+    use(HeadlessHost(options.models, OUTPUT, progress))
+    graph = _checked_graph(options)
+    print(f"{options.file}: valid, {len(graph.nodes)} nodes")
+    return DONE
+
+
+def _nodes(options: argparse.Namespace, progress: Progress) -> int:
+    use(HeadlessHost(options.models, OUTPUT, progress))
+    print(listing(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS))
+    return DONE
+
+
+def _checked_graph(options: argparse.Namespace) -> Graph:
+    """The file with every --set applied. GraphError with everything that is wrong, a line each."""
+    graph = read_graph(options.file, NODE_DISPLAY_NAME_MAPPINGS)
+    problems = overrides.apply(graph, options.settings, NODE_CLASS_MAPPINGS)
+    found = check(graph, NODE_CLASS_MAPPINGS)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if problems or found.problems:
+        raise GraphError("\n".join(problems + found.problems))
+    return graph
+
+
+def _progress_style(options: argparse.Namespace) -> str:
+    if getattr(options, "quiet", False):
+        return "none"
+    return "bar" if sys.stderr.isatty() or getattr(options, "progress", False) else "lines"
+
+
+def _fail(error: T2VError, options: argparse.Namespace, code: int) -> int:
+    if getattr(options, "debug", False):
+        traceback.print_exception(error)
+    _print_errors(str(error).split("\n"))
+    return code
+
+
+def _print_errors(messages: list[str]) -> None:
+    for message in messages[:MOST_PROBLEMS]:
+        print(f"error: {plain(message)}", file=sys.stderr)
+    if len(messages) > MOST_PROBLEMS:
+        print(f"error: and {len(messages) - MOST_PROBLEMS} more", file=sys.stderr)
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt

@@ -1,0 +1,71 @@
+"""Shows how far a long step is: a bar that redraws itself, or a plain line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+BAR_CELLS = 30
+REDRAW_SECONDS = 0.05
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Progress on a text stream.
+
+    style is "bar" (one line, redrawn in place), "lines" (a line at the end of each step and every ten seconds before)
+    or "none". clock gives seconds, and is there to be replaced in tests.
+    """
+
+    def __init__(self, stream: TextIO, style: str, clock: Callable[[], float] = time.monotonic):
+        self._stream = stream
+        self._style = style
+        self._clock = clock
+        self._drawn = ""  # the bar on the screen, if one is unfinished
+
+    def start(self, total: int, label: str) -> Callable[[int], None]:
+        """Begins a step of `total` units; the function returned takes the number of units done so far."""
+        self.close()
+        began = last = self._clock()
+        pause = REDRAW_SECONDS if self._style == "bar" else LINE_SECONDS
+
+        def report(done: int) -> None:
+            nonlocal last
+            now = self._clock()
+            if self._style != "none" and (done >= total or now - last >= pause):
+                last = now
+                self._show(done, total, label, now - began)
+
+        if self._style == "bar" and total:
+            self._show(0, total, label, 0.0)
+        return report
+
+    def close(self) -> None:
+        """Ends the line of a bar that stopped half-way, so that what is printed next starts on its own line."""
+        if self._drawn:
+            self._stream.write("\n")
+            self._drawn = ""
+
+    def _show(self, done: int, total: int, label: str, elapsed: float) -> None:
+        timing = f"{_duration(elapsed)} elapsed" if done < total else f"{_duration(elapsed)}"
+        if 0 < done < total:
+            timing += f", {_duration(elapsed / done * (total - done))} left"
+        if self._style == "lines":
+            self._stream.write(f"{label} {done}/{total}, {timing}\n")
+        else:
+            filled = BAR_CELLS * done // total
+            line = f"{label} {done}/{total} [{'#' * filled}{'.' * (BAR_CELLS - filled)}] {timing}"
+            self._stream.write("\r" + line.ljust(len(self._drawn)))
+            self._drawn = line
+            if done >= total:
+                self.close()
+        self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

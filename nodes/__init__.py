@@ -1,0 +1,20 @@
+"""The pack's nodes: sockets in, one call, sockets out. A new node is one class and one row here."""
+
+from .latent import T2VEmptyLatent
+from .load import T2VLoadModel
+from .sample import T2VSampler, T2VSamplerSelect
+from .text import T2VTextEncode
+from .video import T2VDecode, T2VSaveVideo
+
+NODES = [
+    T2VLoadModel,
+    T2VTextEncode,
+    T2VEmptyLatent,
+    T2VSampler,
+    T2VSamplerSelect,
+    T2VDecode,
+    T2VSaveVideo,
+]
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
+NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: node.TITLE for node in NODES}

@@ -1,0 +1,109 @@
+"""What a host decides for the nodes, and nothing more.
+
+The seven nodes run in two programs: ComfyUI, and `python -m headless`. Whatever differs between the two (where
+models and outputs lie, what travels on the MODEL, CLIP and VAE sockets, who runs the sampler) is a method of `Host`;
+whatever is the same is in the nodes or in `t2v_core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..t2v_core.errors import T2VError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..t2v_core.diffusion import BoundSampler, NativeSize
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The numbers of one sampling run, with the meaning ComfyUI's KSampler gives them."""
+
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    denoise: float
+
+
+class Host(Protocol):
+    """The program the nodes run in. `model`, `clip` and `vae` are whatever this same host put on those sockets."""
+
+    def model_names(self) -> list[str]:
+        """The models that can be loaded, `bundled` first. Never raises: a folder that is not there holds no models."""
+
+    def model_stamp(self, name: str) -> Hashable:
+        """A value that changes when the named model's file does."""
+
+    def load_model(self, name: str, weight_dtype: str) -> tuple[Any, Any, Any]:
+        """(MODEL, CLIP, VAE); CLIP and VAE are None where the file holds no text encoder or no autoencoder.
+
+        weight_dtype is auto (the host's choice), fp32, fp16 or bf16. Raises CheckpointError.
+        """
+
+    def native_size(self, model: Any) -> NativeSize:
+        """The width, height, number of frames and frames per second the model was made for."""
+
+    def encode(self, clip: Any, text: str) -> list:
+        """Text to CONDITIONING, `[[cond [1, tokens, dim], {"pooled_output": [1, dim]}]]`."""
+
+    def sample(
+        self, model: Any, positive: list, negative: list, latent: dict, settings: Sampling, noise: Any | None
+    ) -> Tensor:
+        """Denoises latent["samples"] `[f, c, h, w]` and returns the same shape, on the CPU.
+
+        noise is a NOISE socket's object, or None for the noise that settings.seed gives.
+        """
+
+    def sampler(self, bound: BoundSampler) -> Any:
+        """What travels on the SAMPLER socket for one of the core's samplers."""
+
+    def patch(self, model: Any, modifier: Any) -> Any:
+        """A copy of the model that samples with the modifier applied; the model itself is left as it was."""
+
+    def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
+        """Latents `[f, c, h, w]` to an IMAGE `[f, H, W, 3]`, float32 in 0..1 on the CPU.
+
+        frames_per_batch is how many frames are decoded at once; 0 lets the host choose by the memory there is.
+        """
+
+    def output_folder(self) -> Path:
+        """The one folder below which nodes may write."""
+
+    def writes_metadata(self) -> bool:
+        """Whether the prompt and the workflow may be written into files."""
+
+    def progress(self, total: int, label: str) -> Callable[[int], None]:
+        """Starts a progress display of `total` units and returns the function to call with the number done so far.
+
+        A host that was asked to cancel raises its own exception out of that function.
+        """
+
+
+_host: Host | None = None
+
+
+def use(host: Host | None) -> None:
+    """Makes `host` the one the nodes ask from now on; None leaves them without one."""
+    global _host
+    _host = host
+
+
+def current() -> Host:
+    """The host in use. Raises T2VError where there is none."""
+    if _host is None:
+        raise T2VError("no host runs this node; run the workflow with `python -m headless run FILE`")
+    return _host
+
+
+def model_names() -> list[str]:
+    """What T2VLoadModel lists. Needs no host, because a node's inputs must be readable anywhere."""
+    return [BUNDLED] if _host is None else _host.model_names()

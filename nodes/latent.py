@@ -1,0 +1,84 @@
+"""The empty latent a clip starts from."""
+
+from __future__ import annotations
+
+import torch
+
+from ..t2v_core.errors import T2VError
+from . import host
+
+LATENT_CHANNELS = 4
+PIXELS_PER_LATENT = 8  # along each side
+MAX_SIDE = 8192
+MAX_FRAMES = 1_000_000
+# 1024 frames of 2048 x 2048: 1 GiB of latents and 48 GiB of decoded frames, more than a typing error should cost.
+MAX_PIXELS = 2**32
+
+
+def _size_error(width: int | None, height: int | None, num_frames: int | None) -> str | None:
+    """What is wrong with the sizes, or None. A size that is not known yet (it comes over a link) is None."""
+    for name, value, least, most in (
+        ("width", width, PIXELS_PER_LATENT, MAX_SIDE),
+        ("height", height, PIXELS_PER_LATENT, MAX_SIDE),
+        ("num_frames", num_frames, 0, MAX_FRAMES),
+    ):
+        if value is not None and not least <= value <= most:
+            return f"{name}: {value} is outside {least} to {most}"
+        if value is not None and name != "num_frames" and value % PIXELS_PER_LATENT:
+            return f"{name}: {value} is not a multiple of {PIXELS_PER_LATENT}"
+    if None not in (width, height, num_frames) and width * height * num_frames > MAX_PIXELS:
+        return (
+            f"num_frames: {num_frames} frames of {width} x {height} are {width * height * num_frames:,} pixels; "
+            f"at most {MAX_PIXELS:,} fit one latent"
+        )
+    return None
+
+
+class T2VEmptyLatent:
+    """A clip of zeros, which a sampler fills."""
+
+    TITLE = "T2V Empty Latent"
+    DESCRIPTION = (
+        "An empty clip for a sampler to fill. Its frames are the batch, so EmptyLatentImage and the other latent nodes fit."
+    )
+    CATEGORY = "T2V/latent"
+    RETURN_TYPES = ("LATENT",)
+    RETURN_NAMES = ("latent",)
+    OUTPUT_TOOLTIPS = ("One clip, its frames along the batch.",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        side = {"default": 64, "min": PIXELS_PER_LATENT, "max": MAX_SIDE, "step": PIXELS_PER_LATENT}
+        return {
+            "required": {
+                "width": ("INT", {**side, "tooltip": "Width of the frames in pixels, a multiple of 8. 'bundled' draws 64."}),
+                "height": ("INT", {**side, "tooltip": "Height of the frames in pixels, a multiple of 8. 'bundled' draws 64."}),
+                "num_frames": (
+                    "INT",
+                    {
+                        "default": 16,
+                        "min": 0,
+                        "max": MAX_FRAMES,
+                        "tooltip": "Number of frames in the clip. 0 takes the number the connected model was made for.",
+                    },
+                ),
+            },
+            "optional": {
+                "model": ("MODEL", {"tooltip": "Only asked for its own number of frames, when num_frames is 0."}),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, width=None, height=None, num_frames=None):
+        return _size_error(width, height, num_frames) or True
+
+    def make(self, width, height, num_frames, model=None):
+        if num_frames == 0:
+            if model is None:
+                raise T2VError("num_frames: 0 means the model's own number of frames; connect a model or give a number")
+            num_frames = host.current().native_size(model).num_frames
+        if error := _size_error(width, height, num_frames):
+            raise T2VError(error)
+        shape = (num_frames, LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        return ({"samples": torch.zeros(shape)},)

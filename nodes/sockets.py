@@ -1,0 +1,57 @@
+"""What a value on a socket must look like, checked before it reaches a host. Errors name the node's input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..t2v_core.errors import T2VError
+
+
+def latents_of(latent: Any, name: str) -> Tensor:
+    """The tensor `[f, c, h, w]` of a LATENT: one clip, its frames along the first axis."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor):
+        raise T2VError(f"{name}: not a LATENT, which is a dictionary with a tensor under 'samples'")
+    if samples.ndim != 4:
+        raise T2VError(
+            f"{name}: the latent has {samples.ndim} dimensions, {list(samples.shape)}; a clip here is a batch of frames, "
+            "[frames, channels, height / 8, width / 8], as T2VEmptyLatent and EmptyLatentImage make it"
+        )
+    if samples.numel() == 0:
+        raise T2VError(f"{name}: the latent {list(samples.shape)} is empty")
+    return samples
+
+
+def check_conditioning(conditioning: Any, frames: int, name: str) -> None:
+    """CONDITIONING is `[[cond [1 or f, tokens, dim], {...}], ...]`; a host would tile or cut any other count of rows."""
+    if not isinstance(conditioning, (list, tuple)) or not conditioning:
+        raise T2VError(f"{name}: not a CONDITIONING, which is a list of [tensor, dictionary] pairs")
+    for entry in conditioning:
+        cond = entry[0] if isinstance(entry, (list, tuple)) and len(entry) == 2 else None
+        if not isinstance(cond, Tensor) or cond.ndim != 3:
+            raise T2VError(f"{name}: an entry of the CONDITIONING is not a [tensor [rows, tokens, dim], dictionary] pair")
+        if cond.shape[0] not in (1, frames):
+            raise T2VError(
+                f"{name}: the conditioning has {cond.shape[0]} rows and the latent {frames} frames; "
+                f"it takes 1 row for the whole clip or {frames}, one for each frame"
+            )
+
+
+def check_images(images: Any, name: str) -> None:
+    """IMAGE is a floating-point tensor `[f, H, W, 3]` in 0..1."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not torch.is_floating_point(images):
+        raise T2VError(f"{name}: not an IMAGE, which is a floating-point tensor [frames, height, width, 3]")
+    if images.numel() == 0 or images.shape[-1] != 3:
+        raise T2VError(f"{name}: the images are {list(images.shape)}; they must be [frames, height, width, 3], 1 or more frames")
+
+
+def check_part(value: Any, name: str, part: str) -> None:
+    """A loader leaves CLIP or VAE empty where the file holds no such part."""
+    if value is None:
+        raise T2VError(
+            f"{name}: the model file that was loaded holds no {part}, only the UNet; connect the {part} of another loader, "
+            "or load a model that has one, such as 'bundled'"
+        )

@@ -1,0 +1,27 @@
+"""Diffusion: noise schedules, denoisers, guidance, samplers, noise, and `sample`, which puts them together."""
+
+from .denoiser import Denoiser
+from .guidance import guide
+from .model import GuidanceRescale, NativeSize, VideoModel
+from .noise import noise_source, prepare_noise
+from .noise_schedule import NoiseSchedule
+from .sample import sample
+from .samplers import SAMPLERS, BoundSampler, Sampler
+from .schedulers import SCHEDULERS, sigmas_for
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULERS",
+    "BoundSampler",
+    "Denoiser",
+    "GuidanceRescale",
+    "NativeSize",
+    "NoiseSchedule",
+    "Sampler",
+    "VideoModel",
+    "guide",
+    "noise_source",
+    "prepare_noise",
+    "sample",
+    "sigmas_for",
+]

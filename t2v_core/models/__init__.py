@@ -1,0 +1,1 @@
+"""Networks only: modules that know tensors, never files."""

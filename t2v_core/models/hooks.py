@@ -1,0 +1,56 @@
+"""Where a host may reach into a UNet3D forward pass, without the network knowing any host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Block = Literal["input", "middle", "output"]
+AttentionKind = Literal["spatial_self", "spatial_cross", "temporal_first", "temporal_second"]
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Which attention of the network is about to run: the block that holds it and its place inside."""
+
+    block: Block
+    index: int
+    kind: AttentionKind
+
+
+class UNetHooks:
+    """Every method is called at a fixed place of `UNet3D.forward`; this base class changes nothing.
+
+    `h` and `skip` are `[(b f), c, h, w]`, so residuals and patches made for image UNets fit. Raising from any method ends
+    the forward pass, which is how a host cancels within one block.
+    """
+
+    def enter(self, block: Block, index: int) -> None:
+        """Before a block runs: input blocks count from 0 (conv_in), there is one middle block, outputs count from 0."""
+
+    def conv_in(self, h: Tensor) -> Tensor:
+        """After the first convolution, before the temporal transformer that follows it."""
+        return h
+
+    def input_block(self, index: int, h: Tensor) -> Tensor:
+        """After input block `index`; what is returned goes on and is also kept as the skip connection."""
+        return h
+
+    def middle_block(self, h: Tensor) -> Tensor:
+        """After the middle block."""
+        return h
+
+    def output_block(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Before output block `index` joins `h` and its `skip`."""
+        return h, skip
+
+    def attention(self, site: AttentionSite, attend: Callable[..., Tensor], x: Tensor, context: Tensor) -> Tensor:
+        """In place of one attention: `attend(x, context, value=None)` computes it, tokens `[n, tokens, c]`.
+
+        `attend` is the network's `Attention` module (`to_q`, `to_k`, `to_v`, `to_out`, `heads`), for patches that need
+        the projections one by one.
+        """
+        return attend(x, context)

@@ -1,0 +1,36 @@
+"""Words to ids, for the bundled text encoder."""
+
+import re
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from ..errors import T2VError
+
+PAD, START, END, UNKNOWN = range(4)
+_WORD = re.compile(r"[a-z0-9]+")
+_DROP_APOSTROPHES = str.maketrans("", "", "'\N{RIGHT SINGLE QUOTATION MARK}")
+
+
+class WordTokenizer:
+    """One id a word. A word is a run of `a-z0-9` after lower-casing; `don't` is `dont`; all else only separates words.
+
+    vocabulary: the words, each once, in the order of their ids; the first gets id 4, after PAD, START, END and UNKNOWN.
+    Raises T2VError for an entry that could never be met in a text, or that comes twice.
+
+    `ids` is the mapping from word to id, read-only; `size` the number of ids, the four special ones included.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]):
+        for word in vocabulary:
+            if not isinstance(word, str) or not _WORD.fullmatch(word):
+                raise T2VError(f"vocabulary: {word!r} is not a word; a word is letters a-z and digits, in lower case")
+        ids = {word: index for index, word in enumerate(vocabulary, start=UNKNOWN + 1)}
+        if len(ids) < len(vocabulary):
+            twice = next(word for index, word in enumerate(vocabulary, start=UNKNOWN + 1) if ids[word] != index)
+            raise T2VError(f"vocabulary: {twice!r} is listed twice; each word must come once")
+        self.ids = MappingProxyType(ids)
+        self.size = UNKNOWN + 1 + len(ids)
+
+    def words(self, text: str) -> list[int]:
+        """The ids of the words of `text`, without START and END; UNKNOWN for a word that is not in the vocabulary."""
+        return [self.ids.get(word, UNKNOWN) for word in _WORD.findall(text.lower().translate(_DROP_APOSTROPHES))]

@@ -1,0 +1,126 @@
+"""One run of ffmpeg, fed through a pipe: found, started, watched, and never left running."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import imageio_ffmpeg
+import numpy as np
+
+from ..errors import VideoError
+
+_TAIL = 8192
+"""Bytes kept of what ffmpeg prints: it may print without end."""
+_LAST_LINES = 8
+_GRACE = 10.0
+"""Seconds a process gets to end by itself once it has closed its input, or its pipes once it is dead."""
+
+
+def find_ffmpeg() -> str:
+    """Absolute path of the ffmpeg to use: IMAGEIO_FFMPEG_EXE if set, else the one imageio-ffmpeg brings or finds."""
+    try:
+        name = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        name = "ffmpeg"
+    program = shutil.which(name)
+    if program is None:
+        raise VideoError(
+            f"ffmpeg was not found: {name!r} is not a program that can be run. Set IMAGEIO_FFMPEG_EXE to an ffmpeg, "
+            "or unset it and install imageio-ffmpeg, which brings one"
+        )
+    return os.path.abspath(program)
+
+
+class FFmpeg:
+    """A running ffmpeg: `write` to its input, then `finish`. Leaving the `with` block any earlier kills it.
+
+    `arguments` is everything after the program and the options that concern this class; `folder` its working folder,
+    so that file names among the arguments can be plain words. VideoErrors carry the last lines that ffmpeg printed.
+    """
+
+    def __init__(self, program: str, arguments: list[str], folder: Path) -> None:
+        # -progress: the number of frames that reached the file, as plain text on its standard output
+        command = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-progress", "pipe:1"]
+        try:
+            self._process = subprocess.Popen(
+                command + arguments,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg by itself
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise VideoError(f"ffmpeg could not be started: {program}: {error.strerror}") from error
+        self._progress = _Tail(self._process.stdout)
+        self._log = _Tail(self._process.stderr)
+
+    def __enter__(self) -> FFmpeg:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._process.poll() is None:
+            self._process.kill()
+        self._reap()
+
+    def write(self, data: bytes | np.ndarray) -> None:
+        """Hand over bytes; waits while ffmpeg is busy. VideoError once ffmpeg has stopped reading."""
+        try:
+            self._process.stdin.write(data)
+        except OSError:
+            raise self._failure() from None
+
+    def finish(self) -> int:
+        """End of input: wait for ffmpeg to complete the file. Returns how many frames it wrote."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            raise self._failure() from None
+        if self._process.wait() != 0:
+            raise self._failure()
+        self._reap()
+        counts = re.findall(rb"^frame=\s*(\d+)", self._progress.text, re.MULTILINE)
+        return int(counts[-1]) if counts else 0
+
+    def _failure(self) -> VideoError:
+        try:
+            code = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._reap()
+        how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
+        lines = self._log.text.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        return VideoError("\n".join([f"ffmpeg {how}; its last words:", *(lines or ["(none)"])]))
+
+    def _reap(self) -> None:
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # what was still buffered has nowhere to go
+        self._process.wait()
+        self._progress.join(_GRACE)
+        self._log.join(_GRACE)
+
+
+class _Tail(threading.Thread):
+    """Reads a pipe to its end, so that ffmpeg never waits for a reader, and keeps the last few kilobytes."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self.text = b""
+        self.start()
+
+    def run(self) -> None:
+        with self._pipe:
+            while piece := self._pipe.read1(4096):
+                self.text = (self.text + piece)[-_TAIL:]
