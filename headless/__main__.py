@@ -17,10 +17,19 @@ PACK = "comfyui_t2v"
 
 
 def main() -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        return _run()
+    except KeyboardInterrupt:  # at any moment, while modules are still loading too
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run() -> int:
     # Idle OpenMP threads that spin slow everything down several times over where the cores are shared, and this
     # must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py")
     pack = importlib.util.module_from_spec(spec)
     sys.modules[PACK] = pack
     spec.loader.exec_module(pack)

@@ -21,7 +21,7 @@ from .progress import Progress
 from .validate import check
 from .wording import plain
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG = 0, 1, 2  # and 130, see __main__.py
 OUTPUT = Path("output")
 MOST_PROBLEMS = 50  # lines of errors printed for one file
 EXIT_CODES = (
@@ -45,19 +45,17 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C
     try:
         return options.command(options, progress)
-    except GraphError as error:
-        progress.close()
-        return _fail(error, options, WRONG)
     except T2VError as error:
         progress.close()
-        return _fail(error, options, FAILED)
-    except KeyboardInterrupt:
-        progress.close()
-        _print_errors(["interrupted; nothing half-written was left"])
-        return INTERRUPTED
+        if options.debug:
+            traceback.print_exception(error)
+        _print_errors(str(error).split("\n"))
+        return WRONG if isinstance(error, GraphError) else FAILED
     except BrokenPipeError:  # whoever read our stdout has gone; keep Python from writing to it once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    finally:
+        progress.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI.",
         epilog=EXIT_CODES,
     )
+    parser.set_defaults(debug=False, quiet=False, progress=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a workflow file", epilog=EXIT_CODES)
@@ -153,16 +152,9 @@ def _checked_graph(options: argparse.Namespace) -> Graph:
 
 
 def _progress_style(options: argparse.Namespace) -> str:
-    if getattr(options, "quiet", False):
+    if options.quiet:
         return "none"
-    return "bar" if sys.stderr.isatty() or getattr(options, "progress", False) else "lines"
-
-
-def _fail(error: T2VError, options: argparse.Namespace, code: int) -> int:
-    if getattr(options, "debug", False):
-        traceback.print_exception(error)
-    _print_errors(str(error).split("\n"))
-    return code
+    return "bar" if sys.stderr.isatty() or options.progress else "lines"
 
 
 def _print_errors(messages: list[str]) -> None:

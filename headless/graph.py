@@ -209,8 +209,8 @@ def sources_of(node: Node, names: Any) -> list[str]:
 def sort(graph: Graph, roots: list[str], names: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(the ids that the roots need, sources first, roots included; the cycles met, each as the ids along it).
 
-    names gives the input names of each class type. Links that lead nowhere are passed over. Without recursion, because a
-    file may chain as many nodes as it likes.
+    names gives the input names of each class type. Links that lead nowhere are passed over. No recursion: a file
+    may chain as many nodes as it likes.
     """
     order: list[str] = []
     cycles: list[list[str]] = []

@@ -14,9 +14,13 @@ from einops import rearrange
 from torch import Tensor
 
 from ..nodes.host import BUNDLED, Sampling
+from ..t2v_core.checkpoints import BUNDLED_PATH, load_bundled, load_unet, metadata
+from ..t2v_core.checkpoints.files import read_weights
 from ..t2v_core.diffusion import (
     BoundSampler,
+    Denoiser,
     NativeSize,
+    NoiseSchedule,
     VideoModel,
     prepare_noise,
     sample,
@@ -29,14 +33,18 @@ from .progress import Progress
 
 # On a CPU half precision is slower than single, so it is used only when asked for.
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-DECODE_BYTES = 2**30
-DECODE_BYTES_PER_PIXEL = 512
+MODEL_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+# What published UNet files leave unsaid, all of ModelScope's family: its clip size and Stable Diffusion's latents.
+MODELSCOPE_SIZE = NativeSize(256, 256, 16, 8.0)
+LATENT_SCALE = 0.18215
+DECODE_BYTES = 2**30  # how much decoding may take beside its result
+DECODE_BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder in fp32
 
 
 class HeadlessHost:
     """Implements `nodes.host.Host`.
 
-    models: the folder whose files and folders are the models beside `bundled`; it need not exist.
+    models: the folder whose weight files are the models beside `bundled`; it need not exist.
     output: the folder below which files are written; made with the first of them.
     metadata: whether prompt and workflow go into the files.
     """
@@ -48,13 +56,32 @@ class HeadlessHost:
         self._metadata = metadata
 
     def model_names(self) -> list[str]:
-        return [BUNDLED]
+        try:
+            files = [
+                path for path in self._models.iterdir() if path.suffix.lower() in MODEL_SUFFIXES and path.is_file()
+            ]
+        except OSError:
+            files = []
+        return [BUNDLED, *sorted(path.name for path in files)]
 
     def model_stamp(self, name: str) -> Hashable:
-        return name
+        status = self._model_path(name).stat()
+        return status.st_mtime_ns, status.st_size
 
     def load_model(self, name: str, weight_dtype: str) -> tuple[VideoModel, PromptEncoder | None, Autoencoder | None]:
-        raise CheckpointError(name)
+        path, dtype = self._model_path(name), DTYPES[weight_dtype]
+        if "text_encoder" not in metadata.load(read_weights(path).metadata):  # not a file that `save_bundled` wrote
+            denoiser = Denoiser(load_unet(path, dtype=dtype), NoiseSchedule.scaled_linear(), "eps")
+            return VideoModel(denoiser, LATENT_SCALE, MODELSCOPE_SIZE), None, None
+        whole = load_bundled(dtype, path)
+        return whole.model, whole.prompt_encoder, whole.autoencoder
+
+    def _model_path(self, name: str) -> Path:
+        """The file of one of `model_names`: a name that is not in that list is never made into a path."""
+        known = self.model_names()
+        if name not in known:
+            raise CheckpointError(f"there is no model {name!r} in {self._models}; there are {', '.join(known)}")
+        return BUNDLED_PATH if name == BUNDLED else self._models / name
 
     def native_size(self, model: VideoModel) -> NativeSize:
         return model.native
@@ -68,7 +95,11 @@ class HeadlessHost:
     ) -> Tensor:
         if "noise_mask" in latent:
             raise T2VError("latent_image: it has a noise mask, which works only in ComfyUI")
-        latents = latent["samples"]
+        latents, seed = latent["samples"], settings.seed
+        if noise is None:
+            start = prepare_noise(latents.shape, seed, latent.get("batch_index"))
+        else:
+            start, seed = noise.generate_noise(latent), noise.seed
         sigmas = sigmas_for(settings.scheduler, model.denoiser.noise_schedule, settings.steps, settings.denoise)
         report = self.progress(len(sigmas) - 1, "Sampling")
         return sample(
@@ -76,13 +107,11 @@ class HeadlessHost:
             latents,
             _only_tensor(positive, "positive"),
             _only_tensor(negative, "negative"),
-            noise=noise.generate_noise(latent)
-            if noise
-            else prepare_noise(latents.shape, settings.seed, latent.get("batch_index")),
+            noise=start,
             sampler=settings.sampler_name,
             sigmas=sigmas,
             cfg=settings.cfg,
-            seed=noise.seed if noise else settings.seed,
+            seed=seed,
             callback=lambda step, *_: report(step + 1),
         )
 

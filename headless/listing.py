@@ -12,10 +12,11 @@ def listing(classes: dict[str, type], titles: dict[str, str]) -> str:
 
 
 def _node(name: str, title: str, node_class: type) -> str:
-    outputs = ", ".join(f"{out} ({kind})" for out, kind in zip(node_class.RETURN_NAMES, node_class.RETURN_TYPES, strict=True))
+    outputs = zip(node_class.RETURN_NAMES, node_class.RETURN_TYPES, strict=True)
+    given = ", ".join(f"{out} ({kind})" for out, kind in outputs)
     lines = [f'{name} "{title}" ({node_class.CATEGORY})', f"  {node_class.DESCRIPTION}"]
     lines += [f"  {_input(declared)}" for declared in inputs_of(node_class).values()]
-    return "\n".join([*lines, f"  -> {outputs or 'a file'}"])
+    return "\n".join([*lines, f"  -> {given or 'a file'}"])
 
 
 def _input(declared: Input) -> str:

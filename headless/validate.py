@@ -64,7 +64,9 @@ def _unknown(graph: Graph, classes: dict[str, type]) -> list[str]:
     return ["; ".join([text, *hints])]
 
 
-def _check_node(graph: Graph, node_id: str, classes: dict[str, type], schema: dict[str, Input], found: Findings) -> None:
+def _check_node(
+    graph: Graph, node_id: str, classes: dict[str, type], schema: dict[str, Input], found: Findings
+) -> None:
     node = graph.nodes[node_id]
     constants = {}
     before = len(found.problems)
@@ -102,7 +104,7 @@ def _check_link(graph: Graph, link: tuple[str, int], declared: Input, classes: d
         return
     types = classes[source.class_type].RETURN_TYPES
     if not 0 <= slot < len(types):
-        count = f"outputs 0 to {len(types) - 1}" if types else "no outputs"
+        count = f"{len(types)}, counted from 0" if types else "none"
         raise GraphError(f"linked to output {slot} of {graph.place(source_id)}, which has {count}")
     if not declared.accepts(types[slot]):
         raise GraphError(f"takes {declared.type_name}, but output {slot} of {graph.place(source_id)} is {types[slot]}")

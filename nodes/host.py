@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..t2v_core.diffusion import BoundSampler, NativeSize
 
 BUNDLED = "bundled"
+WEIGHT_DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Host(Protocol):
     def load_model(self, name: str, weight_dtype: str) -> tuple[Any, Any, Any]:
         """(MODEL, CLIP, VAE); CLIP and VAE are None where the file holds no text encoder or no autoencoder.
 
-        weight_dtype is auto (the host's choice), fp32, fp16 or bf16. Raises CheckpointError.
+        weight_dtype is one of WEIGHT_DTYPES; auto is the host's choice. Raises CheckpointError.
         """
 
     def native_size(self, model: Any) -> NativeSize:

@@ -39,7 +39,7 @@ class T2VEmptyLatent:
 
     TITLE = "T2V Empty Latent"
     DESCRIPTION = (
-        "An empty clip for a sampler to fill. Its frames are the batch, so EmptyLatentImage and the other latent nodes fit."
+        "An empty clip for a sampler to fill. Its frames are the batch, so ComfyUI's other latent nodes can work on it."
     )
     CATEGORY = "T2V/latent"
     RETURN_TYPES = ("LATENT",)
@@ -52,8 +52,8 @@ class T2VEmptyLatent:
         side = {"default": 64, "min": PIXELS_PER_LATENT, "max": MAX_SIDE, "step": PIXELS_PER_LATENT}
         return {
             "required": {
-                "width": ("INT", {**side, "tooltip": "Width of the frames in pixels, a multiple of 8. 'bundled' draws 64."}),
-                "height": ("INT", {**side, "tooltip": "Height of the frames in pixels, a multiple of 8. 'bundled' draws 64."}),
+                "width": ("INT", {**side, "tooltip": "Width in pixels, a multiple of 8. 'bundled' was made for 64."}),
+                "height": ("INT", {**side, "tooltip": "Height in pixels, a multiple of 8. 'bundled' was made for 64."}),
                 "num_frames": (
                     "INT",
                     {

@@ -32,7 +32,7 @@ class T2VLoadModel:
                     {"tooltip": "The model to load: 'bundled', or a file or folder in the models folder."},
                 ),
                 "weight_dtype": (
-                    ["auto", "fp32", "fp16", "bf16"],
+                    list(host.WEIGHT_DTYPES),
                     {
                         "default": "auto",
                         "tooltip": "The number format the weights are kept in. 'auto' suits the machine; "

@@ -17,8 +17,8 @@ def latents_of(latent: Any, name: str) -> Tensor:
         raise T2VError(f"{name}: not a LATENT, which is a dictionary with a tensor under 'samples'")
     if samples.ndim != 4:
         raise T2VError(
-            f"{name}: the latent has {samples.ndim} dimensions, {list(samples.shape)}; a clip here is a batch of frames, "
-            "[frames, channels, height / 8, width / 8], as T2VEmptyLatent and EmptyLatentImage make it"
+            f"{name}: the latent has {samples.ndim} dimensions, {list(samples.shape)}; here a clip is a frame batch, "
+            "[frames, channels, height / 8, width / 8], as T2VEmptyLatent makes it"
         )
     if samples.numel() == 0:
         raise T2VError(f"{name}: the latent {list(samples.shape)} is empty")
@@ -26,13 +26,15 @@ def latents_of(latent: Any, name: str) -> Tensor:
 
 
 def check_conditioning(conditioning: Any, frames: int, name: str) -> None:
-    """CONDITIONING is `[[cond [1 or f, tokens, dim], {...}], ...]`; a host would tile or cut any other count of rows."""
+    """CONDITIONING is `[[cond [1 or f, tokens, dim], {...}], ...]`; ComfyUI would tile or cut any other count."""
     if not isinstance(conditioning, (list, tuple)) or not conditioning:
         raise T2VError(f"{name}: not a CONDITIONING, which is a list of [tensor, dictionary] pairs")
     for entry in conditioning:
         cond = entry[0] if isinstance(entry, (list, tuple)) and len(entry) == 2 else None
         if not isinstance(cond, Tensor) or cond.ndim != 3:
-            raise T2VError(f"{name}: an entry of the CONDITIONING is not a [tensor [rows, tokens, dim], dictionary] pair")
+            raise T2VError(
+                f"{name}: an entry of the CONDITIONING is not a pair of a tensor [rows, tokens, dim] and a dictionary"
+            )
         if cond.shape[0] not in (1, frames):
             raise T2VError(
                 f"{name}: the conditioning has {cond.shape[0]} rows and the latent {frames} frames; "
@@ -45,13 +47,15 @@ def check_images(images: Any, name: str) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or not torch.is_floating_point(images):
         raise T2VError(f"{name}: not an IMAGE, which is a floating-point tensor [frames, height, width, 3]")
     if images.numel() == 0 or images.shape[-1] != 3:
-        raise T2VError(f"{name}: the images are {list(images.shape)}; they must be [frames, height, width, 3], 1 or more frames")
+        raise T2VError(
+            f"{name}: the images are {list(images.shape)}; they must be [frames, height, width, 3], none of them 0"
+        )
 
 
 def check_part(value: Any, name: str, part: str) -> None:
     """A loader leaves CLIP or VAE empty where the file holds no such part."""
     if value is None:
         raise T2VError(
-            f"{name}: the model file that was loaded holds no {part}, only the UNet; connect the {part} of another loader, "
+            f"{name}: the model file that was loaded holds no {part}, only the UNet; connect that of another loader, "
             "or load a model that has one, such as 'bundled'"
         )

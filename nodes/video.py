@@ -73,6 +73,7 @@ class T2VSaveVideo:
                         "min": float(LOWEST),
                         "max": float(HIGHEST),
                         "step": 0.01,
+                        "round": 0.001,  # or the page turns 23.976 into 23.98
                         "tooltip": "Frames per second. 'bundled' was made at 8.",
                     },
                 ),

@@ -1,9 +1,9 @@
 """The bundled model's image autoencoder: 8x smaller on each side, 4 latent channels, no normalisation layers.
 
-Latents leave `encode` in the convention of Stable Diffusion's VAE, so every node that knows an 8x, 4-channel latent works
-on them: multiplied by 0.18215 they have about unit variance. The per-channel statistics that make it so are folded into the
-two 1x1 convolutions `quant` and `post_quant` when the weights are packed; 1x1, because a shift folded into a padded
-convolution would be wrong along the frame's border.
+Latents leave `encode` in the convention of Stable Diffusion's VAE, so every node that knows an 8x, 4-channel latent
+works on them: multiplied by 0.18215 they have about unit variance. The per-channel statistics that make it so are
+folded into the two 1x1 convolutions `quant` and `post_quant` when the weights are packed; 1x1, because a shift folded
+into a padded convolution would be wrong along the frame's border.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         widths, latent = config.widths, config.latent_channels
-        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1), ResidualBlock(widths[0])]
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1)]
+        encoder += [ResidualBlock(widths[0])]
         for finer, coarser in zip(widths, widths[1:], strict=False):
             encoder += [nn.Conv2d(finer, coarser, 3, stride=2, padding=1), ResidualBlock(coarser)]
         encoder += [ResidualBlock(widths[-1]) for _ in range(config.deep_blocks - 1)]
@@ -84,7 +85,7 @@ class Autoencoder(nn.Module):
         """Latents of `images`; see the class for shapes. Raises `T2VError` when a side is not divisible by 8."""
         step = self.config.downscale
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % step or images.shape[3] % step:
-            raise T2VError(f"encode: images are [n, 3, H, W] with H and W divisible by {step}, got {list(images.shape)}")
+            raise T2VError(f"encode: images are [n, 3, H, W], H and W divisible by {step}, got {list(images.shape)}")
         return self.quant(self.encoder(images))
 
     def decode(self, latents: Tensor) -> Tensor:

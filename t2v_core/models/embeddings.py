@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def sinusoid(positions: Tensor, dim: int) -> Tensor:
-    """`[n]` -> float32 `[n, dim]`: cosines then sines of frequencies 10000^(-2i/dim) (Vaswani et al. 2017, sec. 3.5)."""
+    """`[n]` -> float32 `[n, dim]`: cosines, then sines, of frequencies 10000^(-2i/dim) (Vaswani et al. 1706.03762)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=positions.device) / half)
     angles = positions.float()[:, None] * frequencies
@@ -26,8 +26,8 @@ class TextPool(nn.Module):
     """The prompt as one vector: each learned query averages the tokens it attends to, normalised on its own.
 
     `[n, tokens, dim]` -> `[n, queries * dim]`. The normalisation is one group per query, so a prompt padded with zero
-    tokens (which add to the denominator of the softmax and to nothing else) reads the same as one without, and its affine
-    part can hold the standardisation of the features.
+    tokens (which add to the denominator of the softmax and to nothing else) reads the same as one without, and its
+    affine part can hold the standardisation of the features.
     """
 
     def __init__(self, dim: int, queries: int, *, dtype=None, device=None, operations=nn):

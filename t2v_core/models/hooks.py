@@ -24,8 +24,8 @@ class AttentionSite:
 class UNetHooks:
     """Every method is called at a fixed place of `UNet3D.forward`; this base class changes nothing.
 
-    `h` and `skip` are `[(b f), c, h, w]`, so residuals and patches made for image UNets fit. Raising from any method ends
-    the forward pass, which is how a host cancels within one block.
+    `h` and `skip` are `[(b f), c, h, w]`, so residuals and patches made for image UNets fit. Raising from any method
+    ends the forward pass, which is how a host cancels within one block.
     """
 
     def enter(self, block: Block, index: int) -> None:

@@ -18,7 +18,7 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v per head; `q` `[n, tokens, heads*d]`, `k` and `v` `[n, other, heads*d]` -> like `q`."""
+    """softmax(q k^T / sqrt(d)) v per head; `q` `[n, tokens, heads*d]`, `k`, `v` `[n, other, heads*d]` -> like `q`."""
     q, k, v = (rearrange(x, "n l (heads d) -> n heads l d", heads=heads) for x in (q, k, v))
     return rearrange(F.scaled_dot_product_attention(q, k, v), "n heads l d -> n l (heads d)")
 
@@ -26,7 +26,8 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) ->
 class Attention(nn.Module):
     """Multi-head attention: queries from `x`, keys and values from `context`; only the output projection has a bias."""
 
-    def __init__(self, dim: int, context_dim: int, heads: int, head_dim: int, attention: AttentionFunction, factory: dict):
+    def __init__(self, dim: int, context_dim: int, heads: int, head_dim: int, attention: AttentionFunction,
+                 factory: dict):  # fmt: skip
         super().__init__()
         operations, where = factory["operations"], {k: factory[k] for k in ("dtype", "device")}
         inner = heads * head_dim

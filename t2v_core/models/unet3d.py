@@ -1,9 +1,9 @@
 """UNet3D: ModelScope's text-to-video denoiser (Wang et al. 2308.06571), on clips `[b, c, f, h, w]`.
 
-An image UNet whose every residual block is followed by a convolution over frames and whose every spatial transformer is
-followed by one over time. Parameter names are those of the original checkpoints, so loading one is a rename of a single
-misspelt word; every size is a field of `UNet3DConfig`. What VideoCrafter2 and the bundled model add is a field too, off by
-default.
+An image UNet whose every residual block is followed by a convolution over frames and whose every spatial transformer
+is followed by one over time. Parameter names are those of the original checkpoints, so loading one is a rename of a
+single misspelt word; every size is a field of `UNet3DConfig`. What VideoCrafter2 and the bundled model add is a field
+too, off by default.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ class UNet3D(nn.Module):
         if self.config.coordinates:
             h = torch.cat([h, coordinates(*size, like=h).expand(len(h), -1, -1, -1)], dim=1)
         if h.device.type == "cpu":
-            # Physically [b, f, h, w, c]: frames, pixels and tokens are then views of one memory. On CUDA the native group
-            # norm would undo it at every call.
+            # Physically [b, f, h, w, c]: frames, pixels and tokens are then views of one memory. On CUDA the native
+            # group norm would undo it at every call.
             h = h.contiguous(memory_format=torch.channels_last)
 
         skips = []

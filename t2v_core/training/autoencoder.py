@@ -48,7 +48,8 @@ def _batch(pool: tuple[Tensor, Tensor, Tensor], crops: bool, generator: torch.Ge
     return images.float() / 127.5 - 1, masks[:, None]
 
 
-def loss_of(network: Autoencoder, images: Tensor, mask: Tensor, noise: Tensor, latent_penalty: float) -> tuple[Tensor, Tensor]:
+def loss_of(network: Autoencoder, images: Tensor, mask: Tensor, noise: Tensor,
+            latent_penalty: float) -> tuple[Tensor, Tensor]:  # fmt: skip
     """L1 + 2 MSE with the shape weighted 4x, plus a pull of the latents to zero that the fixed noise pushes against."""
     latents = network.encode(images)
     error = network.decode(latents + noise) - images

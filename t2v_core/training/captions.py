@@ -31,9 +31,10 @@ BACKGROUND_WORDS = {
     "navy": ("navy", "midnight"),
     "beige": ("beige", "sand", "cream"),
 }
-# The first is the plain caption's. Phrases stand after "a red circle" as they are: "moving up", "moves up", "that rises".
+# The first is the plain caption's. Each stands after "a red circle" as it is: "moving up", "moves up", "that rises".
 _GOING = ("moving", "moves", "move", "going", "goes", "heading", "heads", "sliding", "slides", "drifting", "drifts",
-          "travelling", "travels", "gliding", "glides", "flying", "flies", "is moving", "is going", "that moves")  # fmt: skip
+          "travelling", "travels", "gliding", "glides", "flying", "flies", "is moving", "is going",
+          "that moves")  # fmt: skip
 
 
 def _towards(*ends: str) -> tuple[str, ...]:
@@ -41,8 +42,8 @@ def _towards(*ends: str) -> tuple[str, ...]:
 
 
 MOTION_PHRASES = {
-    "right": ("moving left to right", *_towards("right", "to the right", "rightward", "rightwards", "from left to right",
-                                                "left to right", "towards the right")),
+    "right": ("moving left to right", *_towards("right", "to the right", "rightward", "rightwards", "left to right",
+                                                "from left to right", "towards the right")),
     "left": ("moving right to left", *_towards("left", "to the left", "leftward", "leftwards", "from right to left",
                                                "right to left", "towards the left")),
     "up": ("moving up", *_towards("up", "upward", "upwards", "to the top"), "rising", "rises", "ascending", "ascends",
@@ -50,7 +51,8 @@ MOTION_PHRASES = {
     "down": ("moving down", *_towards("down", "downward", "downwards", "to the bottom"), "falling", "falls",
              "descending", "descends", "sinking", "sinks", "dropping", "drops", "is falling", "that falls"),
     "growing": ("growing", "grows", "is growing", "that grows", "getting bigger", "gets bigger", "getting larger",
-                "gets larger", "expanding", "expands", "swelling", "swells", "inflating", "inflates", "growing larger"),
+                "gets larger", "expanding", "expands", "swelling", "swells", "inflating", "inflates",
+                "growing larger"),
     "shrinking": ("shrinking", "shrinks", "is shrinking", "that shrinks", "getting smaller", "gets smaller",
                   "contracting", "contracts", "deflating", "deflates", "growing smaller"),
     "bouncing": ("bouncing", "bounces", "is bouncing", "that bounces", "hopping", "hops", "jumping", "jumps",
@@ -78,7 +80,8 @@ TEMPLATES = (
 )
 # The same without a background.
 BARE = ("a {o} {m}", "{o} {m}", "the {o} {m}", "a video of a {o} {m}", "an animation of a {o} {m}", "one {o} {m}")
-FILLER = ("a", "the", "small", "simple", "nice", "please", "show", "me", "clip", "of", "with", "and", "slowly", "smoothly")
+FILLER = ("a", "the", "small", "simple", "nice", "please", "show", "me", "clip", "of", "with", "and", "slowly",
+          "smoothly")  # fmt: skip
 NAMES = tuple(field.name for field in fields(Attributes))
 
 
@@ -106,7 +109,7 @@ def free_caption(attributes: Attributes, generator: torch.Generator) -> Caption:
     chances = {"colour": 0.06, "shape": 0.06, "motion": 0.08, "background": 0.15}
     draws = torch.rand(len(NAMES), generator=generator).tolist()
     said = frozenset(name for name, draw in zip(NAMES, draws, strict=True) if draw >= chances[name])
-    shape = _choose(SHAPE_WORDS[attributes.shape], generator) if "shape" in said else _choose(("shape", "thing"), generator)
+    shape = _choose(SHAPE_WORDS[attributes.shape] if "shape" in said else ("shape", "thing"), generator)
     colour = _choose(COLOUR_WORDS[attributes.colour], generator) if "colour" in said else ""
     motion = _choose(MOTION_PHRASES[attributes.motion], generator) if "motion" in said else ""
     ground = _choose(BACKGROUND_WORDS[attributes.background], generator)

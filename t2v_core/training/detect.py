@@ -1,7 +1,7 @@
 """Read a clip's attributes off its pixels, knowing how the training clips are drawn.
 
-Nothing here is learned. On clips straight from the renderer the answers are right; on generated ones they say whether the
-model drew what the prompt asked for, and `shape_iou` how cleanly.
+Nothing here is learned. On clips straight from the renderer the answers are right; on generated ones they say whether
+the model drew what the prompt asked for, and `shape_iou` how cleanly.
 """
 
 from __future__ import annotations

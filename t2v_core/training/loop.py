@@ -21,7 +21,7 @@ def warm_constant_linear(step: int, steps: int, warmup: int, hold: float) -> flo
 
 
 class Average:
-    """Exponential moving average of a network's parameters, `decay` per step, warmed up so that early steps count less."""
+    """Exponential moving average of a network's parameters, `decay` a step, less at first."""
 
     def __init__(self, network: nn.Module, decay: float):
         self.decay, self.count = decay, 0
@@ -52,11 +52,11 @@ def load(path: Path) -> dict:
 class Log:
     """Progress with ETA on the terminal and the same figures as rows of a CSV file."""
 
-    def __init__(self, path: Path, steps: int, every: int):
+    def __init__(self, path: Path, steps: int, every: int, first: int = 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file)
-        self.steps, self.every, self.start = steps, every, time.monotonic()
+        self.steps, self.every, self.first, self.start = steps, every, first, time.monotonic()
         self.sums: dict[str, float] = {}
         self.header: list[str] | None = None
         self.count = 0
@@ -76,9 +76,9 @@ class Log:
         if self.header is None:
             self.header = list(figures)
             self.writer.writerow(["step", "seconds", *self.header])
-        self.writer.writerow([step, f"{elapsed:.1f}", *(f"{figures.get(name, float('nan')):.5g}" for name in self.header)])
+        self.writer.writerow([step, f"{elapsed:.1f}", *(f"{figures[name]:.5g}" for name in self.header)])
         self.file.flush()
-        left = elapsed / max(step, 1) * (self.steps - step)
+        left = elapsed / max(step - self.first, 1) * (self.steps - step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         print(f"{step}/{self.steps}  {elapsed:.0f}s, {left:.0f}s left  {text}", flush=True)
 

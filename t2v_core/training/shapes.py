@@ -1,7 +1,7 @@
 """What the training clips show, drawn by formula: one flat shape, moving in one way, on a flat background.
 
-Lengths are fractions of the frame's side, y pointing down. A clip is a pure function of its `Clip`, which is drawn from a
-`torch.Generator`: the generator is the data set.
+Lengths are fractions of the frame's side, y pointing down. The pixels are a pure function of a `Clip`, which is drawn
+from a `torch.Generator`: the generator is the data set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ BACKGROUNDS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 MOTIONS = ("right", "left", "up", "down", "growing", "shrinking", "bouncing", "orbiting", "still")
-OPPOSITE = {"right": "left", "left": "right", "up": "down", "down": "up", "growing": "shrinking", "shrinking": "growing"}
+OPPOSITE = {"right": "left", "up": "down", "growing": "shrinking"}
+OPPOSITE |= {backwards: forwards for forwards, backwards in OPPOSITE.items()}
 
 # Never drawn together in training, and asked for in evaluation: what the model does with them it was not shown.
 HELD_OUT_COLOUR_SHAPE = {("blue", "triangle"), ("red", "star"), ("yellow", "square"), ("purple", "circle")}

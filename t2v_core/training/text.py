@@ -111,7 +111,8 @@ def train(out: Path, steps: int = 1500, batch: int = 96, seed: int = 0, learning
         log.add(step, loss=loss.item())
     reader.eval()
     print("free wording", accuracy(reader, *draw_captions(4000, generator, plain=0.0)))
-    print("plain", accuracy(reader, list(COMBINATIONS), [Caption(plain_caption(a), frozenset(NAMES)) for a in COMBINATIONS]))
+    plain = [Caption(plain_caption(a), frozenset(NAMES)) for a in COMBINATIONS]
+    print("plain", accuracy(reader, list(COMBINATIONS), plain))
     standardise(reader, draw_captions(4000, generator, plain=0.2)[1])
     save({"encoder": reader.encoder.state_dict(), "pool": reader.pool.state_dict()}, out / "text.pt")
     return out / "text.pt"

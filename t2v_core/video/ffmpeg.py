@@ -18,6 +18,9 @@ from ..errors import VideoError
 
 _TAIL = 8192
 """Bytes kept of what ffmpeg prints: it may print without end."""
+_ERROR = re.compile(rb"\[(error|fatal|panic)\]")
+_ORIGIN = re.compile(r"^(\[[^\]\n]*\] *)+", re.MULTILINE)
+"""Which part of ffmpeg speaks, where it lies in memory, how bad it is: not for people."""
 _LAST_LINES = 8
 _GRACE = 10.0
 """Seconds a process gets to end by itself once it has closed its input, or its pipes once it is dead."""
@@ -46,8 +49,8 @@ class FFmpeg:
     """
 
     def __init__(self, program: str, arguments: list[str], folder: Path) -> None:
-        # -progress: the number of frames that reached the file, as plain text on its standard output
-        command = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-progress", "pipe:1"]
+        # level: each line that ffmpeg itself logs says how bad it is. progress: how many frames reached the file.
+        command = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error", "-progress", "pipe:1"]
         try:
             self._process = subprocess.Popen(
                 command + arguments,
@@ -84,9 +87,11 @@ class FFmpeg:
             self._process.stdin.close()
         except OSError:
             raise self._failure() from None
-        if self._process.wait() != 0:
-            raise self._failure()
+        code = self._process.wait()
         self._reap()
+        # ffmpeg 5 and older exit with 0 although the end of the file could not be written
+        if code != 0 or _ERROR.search(self._log.text):
+            raise self._failure()
         counts = re.findall(rb"^frame=\s*(\d+)", self._progress.text, re.MULTILINE)
         return int(counts[-1]) if counts else 0
 
@@ -97,8 +102,9 @@ class FFmpeg:
             self._process.kill()
             code = self._process.wait()
         self._reap()
-        how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        lines = self._log.text.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        log = _ORIGIN.sub("", self._log.text.decode(errors="replace"))
+        lines = list(dict.fromkeys(log.strip().splitlines()))[-_LAST_LINES:]
         return VideoError("\n".join([f"ffmpeg {how}; its last words:", *(lines or ["(none)"])]))
 
     def _reap(self) -> None:

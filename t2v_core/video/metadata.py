@@ -12,7 +12,7 @@ from ..errors import VideoError
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # Carriage return is not in ffmpeg's list, but ends a line all the same.
-_SPECIAL = re.compile(r"[=;#\\\n\r]")
+_ESCAPED = str.maketrans({character: "\\" + character for character in "=;#\\\n\r"})
 
 
 def ffmetadata(metadata: Mapping[str, str]) -> bytes:
@@ -30,7 +30,9 @@ def ffmetadata(metadata: Mapping[str, str]) -> bytes:
             raise VideoError(f"metadata {key!r} is {type(value).__name__}; it must be a string (JSON text)")
         if "\0" in value:
             raise VideoError(f"metadata {key!r} holds a NUL character, which ends a string inside ffmpeg")
-        lines.append(f"{key}={_SPECIAL.sub(lambda match: chr(92) + match[0], value)}\n")
+        if value.endswith("\\"):  # ffmpeg takes the line break after it for a part of the value, escaped or not
+            raise VideoError(f"metadata {key!r} ends in a backslash, which ffmpeg cannot store (no JSON text does)")
+        lines.append(f"{key}={value.translate(_ESCAPED)}\n")
     try:
         return "".join(lines).encode()
     except UnicodeEncodeError as error:

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2v_core.errors import T2VError
 from t2v_core.text import PromptEncoder, WordTokenizer
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 TOKENIZER = WordTokenizer("a red green blue square up down t cat".split())
 
 
@@ -53,7 +54,7 @@ def test_the_dtype_is_the_network_s_and_emphasis_loses_nothing_more(dtype):
     cond, pooled = encoder.encode("a (red square:1.3)")
     exact, _ = ENCODER.encode("a (red square:1.3)")
     assert cond.dtype == pooled.dtype == dtype
-    torch.testing.assert_close(cond, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+    torch.testing.assert_close(cond, exact.to(dtype), rtol=1e-6, atol=0)  # so half precision must agree in every bit
 
 
 class Lookup(torch.nn.Module):
@@ -75,7 +76,7 @@ def test_ids_go_where_the_module_is_and_nothing_needs_a_gradient():
 
 
 @given(st.text(max_size=300), st.sampled_from(["", "(red:1.4)", "((blue", r"\(", "up " * 30]))
-@settings(deadline=None)
+@PATIENT
 def test_any_prompt_encodes(text, extra):
     cond, pooled = PromptEncoder(arithmetic, TOKENIZER).encode(text + extra)
     assert cond.shape[0] == 1 and cond.shape[1] % 24 == 0 and cond.shape[2] == 2

@@ -1,0 +1,130 @@
+"""T2VDecode and T2VSaveVideo; files are read back with ffmpeg."""
+
+import json
+import os
+import re
+import subprocess
+
+import imageio_ffmpeg
+import pytest
+import torch
+
+
+def ffmpeg(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *map(str, arguments)], capture_output=True, check=True)
+
+
+def metadata(path) -> dict[str, str]:
+    lines = ffmpeg("-i", path, "-f", "ffmetadata", "-").stdout.decode()
+    entries = re.findall(r"^(prompt|workflow)=(.*)$", lines, re.MULTILINE)
+    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in entries}
+
+
+@pytest.fixture
+def save(part, host):
+    def save(images=None, **changes):
+        arguments = {"fps": 8.0, "filename_prefix": "clips/red", "format": "h264-mp4", "quality": "high"}
+        images = torch.rand(4, 32, 48, 3) if images is None else images
+        return part("nodes").T2VSaveVideo().save(images, **{**arguments, **changes})
+
+    return save
+
+
+@pytest.mark.parametrize("frames_per_batch", [0, 1, 2, 5, 100])
+def test_decoding_is_the_autoencoder_s_in_0_to_1_whatever_the_batch(part, host, tiny, frames_per_batch):
+    latents = 3 * torch.randn(5, 4, 2, 3)
+    (images,) = part("nodes").T2VDecode().decode({"samples": latents}, tiny.vae, frames_per_batch)
+    with torch.no_grad():
+        expected = (tiny.vae.decode(latents).permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+    assert images.shape == (5, 16, 24, 3) and images.dtype == torch.float32
+    torch.testing.assert_close(images, expected)
+
+
+def test_large_frames_are_decoded_a_few_at_a_time(part, host, tiny, monkeypatch):
+    module = part("headless.host")
+    monkeypatch.setattr(module, "DECODE_BYTES", 2 * 16 * 24 * module.DECODE_BYTES_PER_PIXEL)
+    sizes, decode = [], tiny.vae.decode
+    monkeypatch.setattr(tiny.vae, "decode", lambda latents: sizes.append(len(latents)) or decode(latents))
+    part("nodes").T2VDecode().decode({"samples": torch.zeros(5, 4, 2, 3)}, tiny.vae, 0)
+    assert sizes == [2, 2, 1]
+
+
+def test_decoding_reports_frames(part, host, tiny, monkeypatch):
+    seen = []
+    monkeypatch.setattr(host, "progress", lambda total, label: lambda done: seen.append((done, total)))
+    part("nodes").T2VDecode().decode({"samples": torch.zeros(5, 4, 2, 3)}, tiny.vae, 2)
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_what_cannot_be_decoded_is_refused_by_name(part, host, tiny):
+    error, decode = part("t2v_core.errors").T2VError, part("nodes").T2VDecode().decode
+    with pytest.raises(error, match="samples: the latent has 5 dimensions"):
+        decode({"samples": torch.zeros(1, 4, 5, 2, 3)}, tiny.vae, 0)
+    with pytest.raises(error, match="vae: .*holds no autoencoder"):
+        decode({"samples": torch.zeros(5, 4, 2, 3)}, None, 0)
+    with pytest.raises(error, match="16"):
+        decode({"samples": torch.zeros(5, 16, 2, 3)}, tiny.vae, 0)
+
+
+def test_a_saved_video_is_whole_numbered_and_shown(save, tmp_path):
+    first, second = save()["ui"], save()["ui"]
+    assert first == {
+        "images": [{"filename": "red_00001_.mp4", "subfolder": "clips", "type": "output"}],
+        "animated": (True,),
+    }
+    assert second["images"][0]["filename"] == "red_00002_.mp4"
+    path = tmp_path / "out/clips/red_00001_.mp4"
+    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (4, 0.5)
+    assert sorted(os.listdir(tmp_path / "out")) == ["clips"]
+
+
+def test_the_frames_are_in_the_file_in_order(save, tmp_path):
+    grey = torch.tensor([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1).expand(3, 32, 32, 3)
+    save(grey, quality="highest")
+    raw = ffmpeg("-i", tmp_path / "out/clips/red_00001_.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-").stdout
+    means = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(3, -1).float().mean(1) / 255
+    torch.testing.assert_close(means, torch.tensor([0.1, 0.5, 0.9]), atol=0.01, rtol=0)
+
+
+def test_prompt_and_workflow_travel_in_the_file(save, tmp_path):
+    prompt = {"1": {"class_type": "T2VTextEncode", "inputs": {"text": 'a "réd" = circle; \\( #1 \n日本 \ud800'}}}
+    save(prompt=prompt, extra_pnginfo={"workflow": {"nodes": []}, "another pack's": 1})
+    found = metadata(tmp_path / "out/clips/red_00001_.mp4")
+    assert json.loads(found["prompt"]) == prompt
+    assert json.loads(found["workflow"]) == {"nodes": []}
+
+
+def test_no_metadata_where_the_host_says_so(save, host, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "writes_metadata", lambda: False)
+    save(prompt={"1": {}}, extra_pnginfo={"workflow": {}})
+    assert metadata(tmp_path / "out/clips/red_00001_.mp4") == {}
+
+
+def test_audio_is_in_the_file(save, tmp_path):
+    save(audio={"waveform": torch.zeros(1, 1, 8000), "sample_rate": 16000})
+    raw = ffmpeg("-i", tmp_path / "out/clips/red_00001_.mp4", "-vn", "-f", "s16le", "-").stdout
+    assert len(raw) >= 0.5 * 16000 * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"filename_prefix": "../evil"}, "../evil"),
+        ({"filename_prefix": "/tmp/evil"}, "absolute"),
+        ({"filename_prefix": ""}, "empty"),
+        ({"fps": 0.0}, "fps"),
+        ({"fps": float("nan")}, "fps"),
+        ({"format": "gif"}, "gif"),
+        ({"quality": "best"}, "best"),
+        ({"images": torch.zeros(0, 8, 8, 3)}, "images: the images are [0, 8, 8, 3]"),
+        ({"images": torch.zeros(2, 8, 8, 4)}, "images: the images are [2, 8, 8, 4]"),
+        ({"images": torch.zeros(8, 8, 3)}, "images: not an IMAGE"),
+        ({"images": torch.full((2, 8, 8, 3), float("nan"))}, "NaN"),
+        ({"audio": {"waveform": torch.zeros(4), "sample_rate": 8}}, "audio"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_and_nothing_is_written(save, part, tmp_path, change, says):
+    with pytest.raises(part("t2v_core.errors").T2VError) as caught:
+        save(**change)
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "evil").exists()
