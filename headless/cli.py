@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from .. import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
@@ -42,6 +44,9 @@ def main(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
     progress = Progress(sys.stderr, _progress_style(options))
+    logging.basicConfig(format="warning: %(message)s")
+    if not options.debug:
+        warnings.simplefilter("ignore")  # Python's own are for programmers
     signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C
     try:
         return options.command(options, progress)

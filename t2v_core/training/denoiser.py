@@ -159,7 +159,7 @@ def _generator(run: Run, step: int, worker: int) -> torch.Generator:
 
 
 def _gradients(network: UNet3D, schedule: NoiseSchedule, batches: Batches, run: Run, step: int, worker: int) -> float:
-    """Leave this step's gradient, averaged over the workers, on the network; returns the loss on this worker's share."""
+    """Leave this step's gradient, averaged over the workers, on the network; returns this worker's own loss."""
     generator, share = _generator(run, step, worker), run.batch // run.workers
     x0, text = batches.draw(share, generator)
     strata = torch.arange(share) * run.workers + worker + torch.rand(share, generator=generator)

@@ -170,7 +170,7 @@ def make(headless, tmp_path):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         changes = [argument for setting in settings for argument in ("--set", setting)]
         ran = headless("run", file, "--out", out, "--quiet", *changes)
-        assert ran.returncode == 0, ran.stderr
+        assert (ran.returncode, ran.stderr) == (0, "")
         assert [path.as_posix() for path in out.rglob("*") if path.is_file()] == ran.stdout.splitlines()
         return Path(ran.stdout.strip())
 
@@ -192,15 +192,12 @@ def other_seeds(file: Path) -> list[str]:
     return [f"{node_id}.seed={seed + 1}" for node_id, seed in seeds.items()]
 
 
-@pytest.mark.timeout(900)  # three runs, each of which starts PyTorch anew
 @each_for_programs
-def test_it_makes_its_video_and_makes_it_again(make, file):
-    video = make(file)
-    said, frames = watch(video)
+def test_it_makes_its_video_and_another_for_another_seed(make, file):
+    said, frames = watch(make(file))
     rates = [node["inputs"]["fps"] for node in read(file).values() if "fps" in node["inputs"]]
     assert (said["codec"], [said["fps"]]) == ("h264", rates)
     assert frames.std(axis=(1, 2)).max() > 0.05  # not one flat colour
-    assert make(file).read_bytes() == video.read_bytes()
     other = watch(make(file, *other_seeds(file)))[1]
     # The pictures, for the file holds the seed as text too. More than compression could do.
     assert np.abs(other - frames).max() > 0.2
