@@ -170,7 +170,7 @@ def test_make_demo_hands_the_prompt_over_as_typed(tmp_path, prompt):
     for name in (".venv", ".torch", ".headless"):  # all installed, so make goes straight on
         (tmp_path / ".venv" / name).touch()
     given = [] if prompt is None else [f"PROMPT={prompt}"]
-    ran = subprocess.run(["make", "-s", "demo", *given], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(["make", "-s", "demo", *given], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     command = ["run", "workflows/api/text_to_video.json", "--out", "output"]
     assert json.loads(ran.stdout) == command + ([] if prompt is None else ["--set", f"Prompt.text={prompt}"])

@@ -140,7 +140,7 @@ def import_everything(root: Path) -> tuple[list[str], str]:
     names = [name for name in names if layer_of(tuple(name.split("."))) != "nodes.comfyui"]
     library = [name for name in names if name.split(".")[0] == "t2v_core"]
     command = [sys.executable, "-B", "-c", IMPORT_EVERYTHING, str(root), " ".join(names), " ".join(library)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     *printed, report = ran.stdout.splitlines()
     return json.loads(report), "\n".join(printed) + ran.stderr

@@ -31,10 +31,17 @@ STORED = torch.float16
 
 
 def _config(tensors: Mapping[str, Tensor], settings: Settings) -> UNet3DConfig:
-    config = metadata.parse(UNet3DConfig, settings.get("unet"), "metadata: unet")
+    if not settings:
+        raise CheckpointError("the network's sizes are missing: the metadata has no entry 'config' with a 'unet' in it")
+    config = metadata.parse(UNet3DConfig, dict(settings), "metadata: unet")
+    _check_size(config, tensors)
+    return config
+
+
+def _check_size(config: UNet3DConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to build what could only keep the reader busy."""
     if len(config.widths) * config.blocks_per_level > len(tensors):
         raise CheckpointError("metadata: unet has more blocks than there are weights in the file")
-    return config
 
 
 # Our own names and shapes, every size in the metadata: the one layout that can say all that UNet3DConfig can.
@@ -132,7 +139,7 @@ def load_bundled(dtype: torch.dtype | None = None, path: str | os.PathLike = BUN
     dtype = dtype or torch.float32
     try:
         config = metadata.parse(BundledConfig, metadata.load(file.metadata), "metadata")
-        _config(file.tensors, {"unet": asdict(config.unet)})
+        _check_size(config.unet, file.tensors)
         with torch.device("meta"):
             unet, text_encoder = UNet3D(config.unet), TextEncoder(config.text_encoder)
             autoencoder = Autoencoder(config.autoencoder)

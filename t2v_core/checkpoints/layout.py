@@ -24,10 +24,10 @@ class Layout:
     """One way of naming and shaping the UNet's weights in a file.
 
     detect: whether these keys are of this layout.
-    config: the network's sizes, from the file's tensors and the settings in its metadata (`{}` where it has none).
+    config: the network's sizes, from the file's tensors and the entry `unet` in its metadata (`{}` where it has none).
         Raises CheckpointError where the keys it needs are missing.
     key_map: names and shapes for a network of these sizes.
-    settings: what the metadata has to say so that `config` gives these sizes back; most often nothing.
+    settings: what that entry has to say so that `config` gives these sizes back; most often nothing.
     """
 
     name: str

@@ -48,7 +48,7 @@ def parse(kind: type[Settings], value: Any, where: str) -> Settings:
         raise CheckpointError(f"{where} is {value!r:.80}, and should be of type {kind.__name__}")
     if kind is int and not 0 <= value <= LARGEST:
         raise CheckpointError(f"{where} is {value!r:.80}, and should be between 0 and {LARGEST}")
-    return value
+    return kind(value)
 
 
 def _parse_fields(kind: type[Settings], values: Any, where: str) -> Settings:

@@ -60,8 +60,8 @@ def sample(
 
 
 def noisy(latents: Tensor, noise: Tensor, sigma: Tensor, noise_schedule: NoiseSchedule) -> Tensor:
-    """Latents with sigma's noise. At the largest sigma the noise is a little stronger, as at the last timestep in
-    training, where x has variance 1 + sigma^2 (ComfyUI does so too)."""
+    """Latents with sigma's noise. At the largest sigma and above, the latents are thought to be empty and the noise
+    is a little stronger: variance 1 + sigma^2, as x had in training. ComfyUI does so too."""
     largest = noise_schedule.sigma_max
     if float(sigma) > largest or math.isclose(float(sigma), largest, rel_tol=1e-5):
         return noise * (1.0 + sigma**2).sqrt() + latents

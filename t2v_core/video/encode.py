@@ -52,9 +52,9 @@ class Encoding:
         """ffmpeg's arguments: from `avi` on its standard input to the file `output`."""
         row = self.format
         metadata_input = ["-f", "ffmetadata", "-i", _METADATA] if self.metadata else []
-        # Without -r ffmpeg estimates the rate; without -c:v it has no decoder for this tag in an AVI.
+        # Without -c:v ffmpeg has no decoder for rgb24 in an AVI; that decoder knows the tag.
         return [
-            *("-f", "avi", "-c:v", "rawvideo", "-r", f"{self.fps.numerator}/{self.fps.denominator}", "-i", "pipe:0"),
+            *("-f", "avi", "-c:v", "rawvideo", "-i", "pipe:0"),
             *metadata_input,
             *("-map_metadata", "1" if self.metadata else "-1", "-map_chapters", "-1", "-fflags", "+bitexact"),
             *("-map", "0:v", "-vf", row.filters, *row.encoder, *row.qualities[self.quality]),

@@ -10,7 +10,7 @@ from ..errors import VideoError
 
 LOWEST, HIGHEST = Fraction(1, 100), Fraction(1000)
 _MAX_TERM = 1_000_000
-"""ffmpeg approximates a rate whose numerator or denominator is larger (1,001,000 in av_parse_video_rate)."""
+"""Files count time in ticks of 1/numerator second, denominator ticks a frame; larger terms overflow players."""
 _NTSC = (12, 15, 24, 30, 48, 60, 96, 120, 240)
 """Rates that television slowed by 1000/1001 and that people write rounded: 23.976, 23.98, 29.97, 59.94."""
 

@@ -351,8 +351,9 @@ def test_number_of_norm_groups_cannot_be_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("unet", "message"),
     [
-        (None, "metadata: unet is None, and should be a JSON object"),
-        ({}, "not "),
+        (None, "the metadata has no entry 'config' with a 'unet' in it"),
+        ({}, "the metadata has no entry 'config' with a 'unet' in it"),
+        ({"in_channels": 4}, "weights are missing"),
         ({"widths": [32], "attention": [True], "colour": 1}, "metadata: unet has an unknown entry 'colour'"),
         ({"widths": [0], "attention": [True]}, r"metadata: unet.widths is (0,), and should be at least 1"),
         ({"widths": [32], "attention": [True], "norm_groups": 0}, "metadata: unet.norm_groups is 0"),

@@ -133,7 +133,7 @@ def test_modelscope_converted_to_diffusers_computes_the_same(tmp_path):
     same(load_file(back), reference.state_dict())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     attention=st.lists(st.booleans(), min_size=1, max_size=4),
     blocks=st.integers(1, 3),
@@ -234,16 +234,14 @@ def test_weights_are_mapped_not_copied(tmp_path, name):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
-    unet = UNet3D(UNet3DConfig(widths=(128, 512), attention=(False, False)))
-    weights = {key.replace("temporal_conv", "temopral_conv"): tensor for key, tensor in unet.state_dict().items()}
-    rows = LAYOUTS["modelscope"].key_map(unet.config)
-    weights = rows.to_file(unet.state_dict())
+    unet = UNet3D(UNet3DConfig(widths=(64, 256), attention=(False, False), blocks_per_level=1, head_dim=8))
+    weights = LAYOUTS["modelscope"].key_map(unet.config).to_file(unet.state_dict())
     save_file(weights, tmp_path / name) if name.endswith("tensors") else torch.save(weights, tmp_path / name)
     size = (tmp_path / name).stat().st_size
-    assert size > 150e6
+    assert size > 40e6
     before = anonymous()
     loaded = load_unet(tmp_path / name)
-    assert anonymous() - before < 0.2 * size
+    assert anonymous() - before < 0.25 * size
     same(loaded.state_dict(), unet.state_dict())
 
 
