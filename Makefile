@@ -4,7 +4,8 @@ PYTHON ?= python3
 # Installed before everything else and held, so that no dependency brings another build. A requirement, wheel or pip options:
 #   make demo TORCH=torch==2.9.1        make demo TORCH=./torch-2.13.0+cpu-cp312-cp312-linux_x86_64.whl
 TORCH ?= torch==2.13.0
-export TORCH
+export T2V_TORCH := $(TORCH)
+unexport TORCH
 
 # Idle OpenMP threads give their core back: several times faster where cores are few or shared.
 export OMP_WAIT_POLICY := PASSIVE
@@ -59,10 +60,10 @@ clean:
 
 # Unquoted on purpose: TORCH may hold options. `set -f` keeps a * or [ in it from naming files.
 .venv/.torch: .venv/.venv
-	@echo "Installing $$TORCH"
-	@set -f; $(PIP) install $$TORCH
-	@$(PIP) list --format=freeze | grep '^torch==' > $(HELD) || { echo "TORCH=$$TORCH installs no torch" >&2; exit 1; }
-	@printf '%s\n' "$$TORCH" > $@
+	@echo "Installing $$T2V_TORCH"
+	@set -f; $(PIP) install $$T2V_TORCH
+	@$(PIP) list --format=freeze | grep '^torch==' > $(HELD) || { echo "TORCH=$$T2V_TORCH installs no torch" >&2; exit 1; }
+	@printf '%s\n' "$$T2V_TORCH" > $@
 
 # A TORCH given by hand that is not the one installed takes its place; without one, what is there stays.
 ifneq ($(origin TORCH),file)

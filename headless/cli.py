@@ -24,7 +24,7 @@ from .validate import check
 from .wording import plain
 
 DONE, FAILED, WRONG = 0, 1, 2  # and 130, see __main__.py
-OUTPUT = Path("output")
+OUTPUT = "output"
 MOST_PROBLEMS = 50  # lines of errors printed for one file
 EXIT_CODES = (
     "exit codes: 0 done; 1 a node failed while the workflow ran; 2 the command or the workflow file is wrong and "
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a workflow file", epilog=EXIT_CODES)
     run.set_defaults(command=_run)
     _add_file_options(run)
-    run.add_argument("--out", metavar="DIR", type=Path, default=OUTPUT, help="where files go (default: output)")
+    run.add_argument("--out", metavar="DIR", type=_writable, default=OUTPUT, help="where files go (default: output)")
     run.add_argument("--disable-metadata", action="store_true", help="write no prompt and no workflow into the files")
     shows = run.add_mutually_exclusive_group()
     shows.add_argument("--quiet", action="store_true", help="show no progress")
@@ -115,6 +115,17 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _writable(text: str) -> Path:
+    """A folder that can be written to or made: found out before the work, not after it."""
+    path = Path(text)
+    nearest = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
+    if not os.path.isdir(nearest):
+        raise argparse.ArgumentTypeError(f"{nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} may not be written to")
+    return path
+
+
 def _folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
@@ -132,14 +143,14 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
 
 
 def _validate(options: argparse.Namespace, progress: Progress) -> int:
-    use(HeadlessHost(options.models, OUTPUT, progress))
+    use(HeadlessHost(options.models, Path(OUTPUT), progress))
     graph = _checked_graph(options)
     print(f"{options.file}: valid, {len(graph.nodes)} nodes")
     return DONE
 
 
 def _nodes(options: argparse.Namespace, progress: Progress) -> int:
-    use(HeadlessHost(options.models, OUTPUT, progress))
+    use(HeadlessHost(options.models, Path(OUTPUT), progress))
     print(listing(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS))
     return DONE
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_OURS = {"output", "build", "models", "__pycache__"}  # and every folder whose name starts with a dot
+# Folders at the top that are not ours, and every folder whose name starts with a dot; `t2v_core/models` is ours.
+NOT_OURS = {"output", "build", "models", "runs"}
 
 LIBRARY = {"torch", "einops", "safetensors", "numpy", "PIL", "imageio_ffmpeg"}
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview"}
@@ -29,7 +30,8 @@ def files(root: Path, *suffixes: str) -> list[Path]:
     """Every file of the project with one of these suffixes."""
     found = []
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_OURS)
+        skipped = NOT_OURS if Path(folder) == Path(root) else {"__pycache__"}
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in skipped)
         found += [Path(folder, name) for name in sorted(names) if name.endswith(suffixes)]
     return found
 

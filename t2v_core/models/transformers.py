@@ -152,8 +152,9 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, frames: int, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
         h, w = x.shape[2:]
-        normed = self.norm(rearrange(x, "(b f) c h w -> b c (f h w)", f=frames))
-        tokens = self.proj_in(rearrange(normed, "b c (f l) -> (b l) f c", f=frames))
+        normed = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
+        # One copy here: a linear layer on strided tokens falls back to a batched product that costs far more.
+        tokens = self.proj_in(rearrange(normed, "b c f l -> (b l) f c").contiguous())
         for block in self.transformer_blocks:
             tokens = block(tokens, None, hooks, place)
         return x + rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)

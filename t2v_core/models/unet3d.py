@@ -2,8 +2,8 @@
 
 An image UNet whose every residual block is followed by a convolution over frames and whose every spatial transformer
 is followed by one over time. Parameter names are those of the original checkpoints, so loading one is a rename of a
-single misspelt word; every size is a field of `UNet3DConfig`. What VideoCrafter2 and the bundled model add is a field
-too, off by default.
+single misspelt word and a reshape of the kernels over frames; every size is a field of `UNet3DConfig`. What
+VideoCrafter2 and the bundled model add is a field too, off by default.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class UNet3DConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.attention) or not self.widths:
             raise T2VError(f"UNet3D: {len(self.widths)} widths need as many attention flags, got {len(self.attention)}")
+        if self.widths[0] % 2:
+            raise T2VError(f"UNet3D: the first width, {self.widths[0]}, must be even, for pairs of sine and cosine")
         for width in self.widths:
             if width % self.norm_groups:
                 raise T2VError(f"UNet3D: width {width} is not divisible into {self.norm_groups} norm groups")
@@ -244,7 +246,7 @@ class UNet3D(nn.Module):
                 f"{clips} (one a clip) or {clips * frames} (one a frame)"
             )
         if (fps is not None) != config.fps_embedding:
-            raise T2VError(f"UNet3D: fps is {'needed' if config.fps_embedding else 'not an input'} of this model")
+            raise T2VError(f"UNet3D: this model {'needs' if config.fps_embedding else 'takes no'} fps")
 
     @torch.no_grad()
     def zero_initialise(self) -> None:

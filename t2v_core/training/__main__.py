@@ -39,16 +39,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     given = {field.name: getattr(options, field.name) for field in fields(evaluate.Settings)}
     settings = evaluate.Settings(**{name: value for name, value in given.items() if value is not None})
     print(settings)
-    half = options.prompts // 2
-    lists = {"seen": evaluate.spread(evaluate.SEEN, half), "held out": evaluate.spread(evaluate.HELD_OUT, half)}
+    seen = round(0.6 * options.prompts)
+    wanted = evaluate.fixed_prompts(seen, options.prompts - seen)
+    lists = {"seen": wanted[:seen], "held out": wanted[seen:]}
     rows = []
     for name, wanted in lists.items():
         results = []
         for result in evaluate.evaluate(bundled, wanted, settings):
             results.append(result)
-            print(f"\r{name}: {len(results)}/{half}", end="", flush=True)
+            print(f"\r{name}: {len(results)}/{len(wanted)}", end="", flush=True)
         table = evaluate.summary(results)
-        print(f"\r{name}, {half} prompts: " + ", ".join(f"{key} {value:.3f}" for key, value in table.items()))
+        print(f"\r{name}, {len(wanted)} prompts: " + ", ".join(f"{key} {value:.3f}" for key, value in table.items()))
         for result in results:
             if not result.right:
                 print(f"  asked for {plain_caption(result.wanted)}; read {plain_caption(result.reading.attributes)}")
@@ -79,7 +80,7 @@ def main() -> None:
     ):
         command = stage(name, function, help)
         command.add_argument("--file", type=Path, default=BUNDLED_PATH)
-    command.add_argument("--prompts", type=int, default=40, help="half of them seen, half held out")
+    command.add_argument("--prompts", type=int, default=40, help="how many; 6 in 10 were seen in training")
     command.add_argument("--sheet", type=Path, help="write a contact sheet")
     command.add_argument("--steps", type=int)
     command.add_argument("--cfg", type=float)

@@ -65,10 +65,11 @@ def statistics(network: Autoencoder, frames: Tensor) -> tuple[Tensor, Tensor]:
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
-def train(out: Path, steps: int = 3600, seed: int = 0, learning_rate: float = 1.2e-3, noise: float = 0.05) -> Path:
+def train(out: Path, steps: int = 3600, clips: int = 1600, seed: int = 0, learning_rate: float = 1.2e-3,
+          noise: float = 0.05) -> Path:  # fmt: skip
     """Train and write `autoencoder.pt` (averaged weights, latent statistics not yet folded) under `out`."""
     torch.manual_seed(seed)
-    pool = draw_pool(1600, seed + 1)
+    pool = draw_pool(clips, seed + 1)
     generator = torch.Generator().manual_seed(seed + 2)
     network = Autoencoder().to(memory_format=torch.channels_last)
     average = Average(network, 0.995)

@@ -13,6 +13,7 @@ import torch.multiprocessing
 from torch import Tensor
 
 from ..diffusion.noise_schedule import NoiseSchedule
+from ..errors import T2VError
 from ..models.autoencoder import Autoencoder
 from ..models.embeddings import TextPool
 from ..models.text_encoder import TextEncoder
@@ -152,6 +153,10 @@ class Run:
     learning_rate: float = 1e-3
     hold: float = 0.4
 
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.batch % self.workers:
+            raise T2VError(f"a batch of {self.batch} clips cannot be shared out evenly to {self.workers} workers")
+
 
 def _generator(run: Run, step: int, worker: int) -> torch.Generator:
     """Randomness is a function of the step, so a resumed run draws what the uninterrupted one would have."""
@@ -178,8 +183,9 @@ def _gradients(network: UNet3D, schedule: NoiseSchedule, batches: Batches, run: 
     return loss.item()
 
 
-def _work(worker: int, out: Path, latents_path: Path, text_path: Path, run: Run, rendezvous: str) -> None:
-    """One worker's whole run; worker 0 also logs, averages and saves."""
+def _work(worker: int, out: Path, latents_path: Path, text_path: Path, run: Run, rendezvous: str,
+          last: int | None = None) -> None:  # fmt: skip
+    """One worker's run up to step `last` (None: to its end); worker 0 also logs, averages and saves."""
     if run.workers > 1:
         torch.set_num_threads(1)
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=worker, world_size=run.workers)
@@ -199,7 +205,8 @@ def _work(worker: int, out: Path, latents_path: Path, text_path: Path, run: Run,
         optimiser.load_state_dict(state["optimiser"])
         average.values, average.count, first = state["average"], state["step"], state["step"]
     log = Log(out / f"denoiser-{first}.csv", run.steps, 50, first) if worker == 0 else None
-    for step in range(first, run.steps):
+    last = run.steps if last is None else last
+    for step in range(first, last):
         for group in optimiser.param_groups:
             group["lr"] = run.learning_rate * warm_constant_linear(step, run.steps, 100, run.hold)
         optimiser.zero_grad(set_to_none=True)
@@ -210,7 +217,7 @@ def _work(worker: int, out: Path, latents_path: Path, text_path: Path, run: Run,
             continue
         average.update(network)
         log.add(step, loss=loss, norm=norm.item())
-        if (step + 1) % 250 == 0 or step + 1 == run.steps:
+        if (step + 1) % 250 == 0 or step + 1 == last:
             state = {"weights": network.state_dict(), "average": average.values, "optimiser": optimiser.state_dict()}
             save({**state, "step": step + 1}, path)
         if (step + 1) % 500 == 0:

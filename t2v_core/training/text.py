@@ -92,8 +92,9 @@ def standardise(reader: Reader, captions: list[Caption]) -> None:
     reader.pool.norm.bias.copy_(-mean / std)
 
 
-def train(out: Path, steps: int = 1500, batch: int = 96, seed: int = 0, learning_rate: float = 2e-3) -> Path:
-    """Train, check and write `text.pt` under `out`: weights of the encoder and of the pool."""
+def train(out: Path, steps: int = 1500, batch: int = 96, seed: int = 0, learning_rate: float = 2e-3,
+          checks: int = 4000) -> Path:  # fmt: skip
+    """Train, check on `checks` captions, and write `text.pt` under `out`: weights of the encoder and of the pool."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed + 1)
     reader = Reader()
@@ -110,10 +111,10 @@ def train(out: Path, steps: int = 1500, batch: int = 96, seed: int = 0, learning
         optimiser.step()
         log.add(step, loss=loss.item())
     reader.eval()
-    print("free wording", accuracy(reader, *draw_captions(4000, generator, plain=0.0)))
+    print("free wording", accuracy(reader, *draw_captions(checks, generator, plain=0.0)))
     plain = [Caption(plain_caption(a), frozenset(NAMES)) for a in COMBINATIONS]
     print("plain", accuracy(reader, list(COMBINATIONS), plain))
-    standardise(reader, draw_captions(4000, generator, plain=0.2)[1])
+    standardise(reader, draw_captions(checks, generator, plain=0.2)[1])
     save({"encoder": reader.encoder.state_dict(), "pool": reader.pool.state_dict()}, out / "text.pt")
     return out / "text.pt"
 

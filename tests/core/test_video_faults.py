@@ -183,6 +183,20 @@ def test_cancel(tmp_path, error, where):
 
 
 @linux
+def test_cancel_does_not_wait_for_ffmpeg(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 100\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    (tmp_path / "output").mkdir()
+    started = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        write_video([FRAME], tmp_path / "output" / "a.mp4", 24, on_frame=lambda count: 1 // 0)
+    assert time.monotonic() - started < 80
+    assert children(os.getpid()) == []
+
+
+@linux
 def test_ctrl_c_and_sudden_death(tmp_path):
     """Ctrl-C goes to every process of the terminal's group; ffmpeg must not take it for itself, nor outlive us."""
     script = f"""
@@ -191,6 +205,7 @@ sys.path.insert(0, {str(REPOSITORY)!r})
 import numpy as np
 from t2v_core.video import write_video
 os.setpgid(0, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 frames = np.zeros((50, 64, 64, 3), np.uint8)
 try:
     write_video(frames, "a.mp4", 8, on_frame=lambda count: count == 5 and os.killpg(0, signal.SIGINT))
@@ -200,7 +215,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 write_video(frames, "b.mp4", 8, on_frame=lambda count: count == 5 and os.killpg(0, signal.SIGINT))
 write_video(frames, "c.mp4", 8, on_frame=lambda count: count == 5 and os.kill(os.getpid(), signal.SIGKILL))
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "interrupted []\n"), done.stderr
     scratch, whole = sorted(tmp_path.iterdir())  # no one was left to clean up, but nothing bears the name c.mp4
     assert scratch.name.startswith(".t2v-") and whole.name == "b.mp4"

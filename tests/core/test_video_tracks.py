@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from fractions import Fraction
 
 import imageio_ffmpeg
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from t2v_core.errors import VideoError
 from t2v_core.video import write_video
+from t2v_core.video.audio import Sound
 
 FRAMES = torch.zeros(12, 16, 16, 3, dtype=torch.uint8)
 
@@ -121,6 +123,18 @@ def test_sound_lasts_as_long_as_the_picture(tmp_path, fps, sample_rate, channels
     assert np.abs(samples[sounding + 1024 :]).max(initial=0) < 0.01
     if sounding > 4096:  # one sample of delay alone would be 0.02 to 0.03
         assert np.abs(samples[1024 : sounding - 1024] - given[1024 : sounding - 1024]).mean() < 0.01
+
+
+@pytest.mark.parametrize("fps", [Fraction(24000, 1001), Fraction(1000), Fraction(1, 3)])
+def test_each_frame_gets_its_own_samples(fps):
+    audio = tone(2, 44100, 2)
+    sound = Sound.from_comfyui(audio)
+    pieces = [np.frombuffer(sound.during(frame, fps), "<f4").reshape(-1, 2) for frame in range(1000)]
+    together = np.concatenate(pieces)
+    assert len(together) == 1000 * 44100 // fps
+    common = min(len(together), 88200)
+    assert np.array_equal(together[:common], audio["waveform"][0].T.numpy()[:common])
+    assert not together[common:].any()
 
 
 def test_sound_is_clipped_and_other_rates_are_resampled(tmp_path):

@@ -234,6 +234,7 @@ def test_debug_adds_the_traceback(run, quick):
         (("walk",), "invalid choice: 'walk'"),
         (("run",), "the following arguments are required: FILE"),
         (("run", "x.json", "--quiet", "--progress"), "not allowed with"),
+        (("run", "x.json", "--out", ROOT / "README.md"), "README.md is not a folder"),
         (("nodes", "--models", "/no/such"), "--models: /no/such is not a folder"),
         (("run", "/no/such.json"), "/no/such.json: cannot be read: No such file or directory"),
         (("run", ROOT), "cannot be read: Is a directory"),

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -155,3 +157,37 @@ def test_a_long_value_is_cut(findings, workflow):
     change(workflow, "5", "sampler_name", "x" * 100_000)
     [problem] = findings(workflow).problems
     assert len(problem) < 400
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+LINKS = st.tuples(st.sampled_from(["1", "2", "5", "7", "9"]), st.integers(-1, 3)).map(list)
+NODES = st.fixed_dictionaries(
+    {
+        "class_type": st.sampled_from(["T2VLoadModel", "T2VTextEncode", "T2VSampler", "T2VSaveVideo", "KSampler"])
+        | VALUES,
+        "inputs": st.dictionaries(st.sampled_from(["model", "clip", "text", "cfg", "images", "x"]), LINKS | VALUES)
+        | VALUES,
+    },
+    optional={"_meta": VALUES | st.fixed_dictionaries({"title": VALUES})},
+)
+FILES = st.dictionaries(st.sampled_from(["1", "2", "5", "7", "9", "prompt", "nodes"]), NODES | VALUES) | VALUES
+
+
+@settings(max_examples=200, deadline=None)
+@given(FILES)
+def test_no_file_brings_the_check_down(part, pack, tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        graph = part("headless.graph").read_graph(path, pack.NODE_DISPLAY_NAME_MAPPINGS)
+    except part("t2v_core.errors").GraphError as error:
+        lines = [str(error)]
+    else:
+        found = part("headless.validate").check(graph, pack.NODE_CLASS_MAPPINGS)
+        lines = found.problems + found.warnings
+        assert found.problems  # nothing drawn here is a whole workflow
+    assert all(line.isprintable() for line in lines)

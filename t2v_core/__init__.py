@@ -1,0 +1,1 @@
+"""The library: text-to-video with 3D UNets. It knows tensors and files, and no host."""
