@@ -18,6 +18,7 @@ from .wording import plain, short, shown
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 100
+MAX_CYCLES = 10
 
 
 @dataclass
@@ -177,7 +178,10 @@ def _unsound(document: Any) -> Iterator[tuple[list[str], str]]:
             for key in value.keys_repeated:
                 yield keys, f"the key {shown(key)} is given twice"
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        stack.extend((keys + [str(key)], child) for key, child in children)
+        # Of plain values only those with something to say: a path for every number of a long list is a lot of memory.
+        stack.extend(
+            (keys + [str(key)], child) for key, child in children if isinstance(child, (dict, list, float))
+        )
 
 
 def _trail(keys: list[str]) -> str:
@@ -209,8 +213,8 @@ def sources_of(node: Node, names: Any) -> list[str]:
 def sort(graph: Graph, roots: list[str], names: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(the ids that the roots need, sources first, roots included; the cycles met, each as the ids along it).
 
-    names gives the input names of each class type. Links that lead nowhere are passed over. No recursion: a file
-    may chain as many nodes as it likes.
+    Of the cycles only the first `MAX_CYCLES`. names gives the input names of each class type. Links that lead nowhere
+    are passed over. No recursion: a file may chain as many nodes as it likes.
     """
     order: list[str] = []
     cycles: list[list[str]] = []
@@ -230,6 +234,8 @@ def sort(graph: Graph, roots: list[str], names: dict[str, Any]) -> tuple[list[st
                 finished[node_id] = True
                 order.append(node_id)
             elif finished.get(source) is False:
+                if len(cycles) == MAX_CYCLES:  # a cycle is as long as the file is; a hostile file has one a node
+                    continue
                 ids = [node_id for node_id, _ in trail]
                 cycles.append(ids[ids.index(source) :] + [source])
             elif source in graph.nodes and source not in finished:

@@ -101,7 +101,7 @@ class HeadlessHost:
         else:
             start, seed = noise.generate_noise(latent), noise.seed
         sigmas = sigmas_for(settings.scheduler, model.denoiser.noise_schedule, settings.steps, settings.denoise)
-        report = self.progress(len(sigmas) - 1, "Sampling")
+        report = self.progress(max(len(sigmas) - 1, 0), "Sampling")  # no sigmas at denoise 0
         return sample(
             model,
             latents,

@@ -11,6 +11,7 @@ from .graph import Graph, link_of, sort
 from .schema import Input, inputs_of
 from .wording import listed, plain, short, shown
 
+MOST_NAMED = 100  # nodes that only ComfyUI has, in one line
 COMFYUI_ONLY = "not among this pack's nodes; outside ComfyUI only those run"
 
 
@@ -56,7 +57,9 @@ def _unknown(graph: Graph, classes: dict[str, type]) -> list[str]:
     strangers = [(node_id, node) for node_id, node in graph.nodes.items() if node.class_type not in classes]
     if not strangers:
         return []
-    named = [f"{short(node.class_type)} ({graph.place(node_id)})" for node_id, node in strangers]
+    named = [f"{short(node.class_type)} ({graph.place(node_id)})" for node_id, node in strangers[:MOST_NAMED]]
+    if len(strangers) > MOST_NAMED:
+        named.append(f"and {len(strangers) - MOST_NAMED} more")
     text = f"{', '.join(named)}: {COMFYUI_ONLY}"
     kinds = list(dict.fromkeys(node.class_type for _, node in strangers))[:20]
     near = {kind: difflib.get_close_matches(kind[:100], classes, n=1) for kind in kinds}

@@ -29,7 +29,7 @@ class T2VLoadModel:
             "required": {
                 "model_name": (
                     host.model_names(),
-                    {"tooltip": "The model to load: 'bundled', or a file or folder in the models folder."},
+                    {"tooltip": "The model to load: 'bundled', or a file in the models folder."},
                 ),
                 "weight_dtype": (
                     list(host.WEIGHT_DTYPES),

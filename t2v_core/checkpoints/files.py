@@ -150,9 +150,8 @@ def _is_stored(tensor: Tensor) -> bool:
 
 
 def _without_common_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in WRAPPER_PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            return _without_common_prefix({key.removeprefix(prefix): tensor for key, tensor in tensors.items()})
+    while prefix := next((p for p in WRAPPER_PREFIXES if tensors and all(key.startswith(p) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     return tensors
 
 
@@ -172,7 +171,10 @@ def write_safetensors(
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode  # what the user's umask gives; save_file would leave the file to its owner alone
         save_file(stored, part, dict(metadata))
+        part.chmod(mode)
         _publish(part, path, overwrite)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None

@@ -18,7 +18,7 @@ _WILDCARD = re.compile(r"\{\}|\*")
 def first_ten(keys: Sequence[str]) -> str:
     """At most ten of the keys, and how many more there are."""
     more = f", and {len(keys) - 10} more" if len(keys) > 10 else ""
-    return ", ".join(keys[:10]) + more
+    return ", ".join(key if len(key) <= 200 else f"{key[:200]}..." for key in keys[:10]) + more
 
 
 def _pattern(text: str) -> re.Pattern:

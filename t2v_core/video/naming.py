@@ -13,6 +13,7 @@ from ..errors import VideoError
 from .encode import Encoding, encoded
 
 _MAX_NAME = 220
+_MAX_PARTS = 32
 """Bytes; file systems allow 255, and a number and an extension must still fit."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _WINDOWS_RESERVED = re.compile(r'[<>:"|?*]')
@@ -144,6 +145,8 @@ def _parts(prefix: str) -> list[str]:
     if _UNFIT.search(prefix):
         raise VideoError(f"file prefix {prefix!r} holds control characters or broken Unicode; no file name should")
     parts = re.split(r"[/\\]", prefix)
+    if len(parts) > _MAX_PARTS:
+        raise VideoError(f"file prefix {prefix[:60]!r}... names {len(parts) - 1} folders; at most {_MAX_PARTS - 1} fit")
     if re.match(r"[A-Za-z]:", prefix) or not parts[0]:
         raise VideoError(f"file prefix {prefix!r} is an absolute path; it must stay inside the output folder")
     if os.name == "nt" and _WINDOWS_RESERVED.search(prefix):

@@ -113,6 +113,17 @@ def test_a_text_per_frame_meets_one_for_the_clip(cond_rows, uncond_rows):
     torch.testing.assert_close(guided, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_two_clips_with_a_text_per_frame_and_one_for_each():
+    """Clip by clip as in one batch: no text lands in another clip's frames."""
+    denoise, _ = denoiser()
+    x = torch.cat([X, X * 2])
+    cond, uncond = text(2 * 3), text(2, seed=2)
+    guided = guide(denoise, cond, uncond, 3.0)(x, SIGMA)
+    first = guide(denoise, cond[:3], uncond[:1], 3.0)(X, SIGMA)
+    second = guide(denoise, cond[3:], uncond[1:], 3.0)(X * 2, SIGMA)
+    torch.testing.assert_close(guided, torch.cat([first, second]))
+
+
 def velocity(denoised: Tensor) -> Tensor:
     """v = alpha * eps - sigma_vp * x0 with alpha = 1 / sqrt(1 + s^2), sigma_vp = s * alpha (Salimans and Ho)."""
     alpha = 1 / (1 + SIGMA**2).sqrt()

@@ -99,16 +99,23 @@ def test_timestep_is_the_nearest_in_log_sigma():
     assert SCHEDULE.timestep(torch.full((2, 3), 14.7)).tolist() == [[999] * 3] * 2
 
 
-def test_ties_between_timesteps_fall_as_in_fp32():
-    """`normal` with 25 steps lands half-way between timesteps 832 and 833, 499 and 500, ...: rounding decides.
+# What ComfyUI 0.3.64's timestep() gives for its own sigmas. `normal` lands half-way between two timesteps where
+# 999 / (steps - 1) ends in .5, so that rounding decides: of 55 steps 4 fall the other way with the distance in fp64,
+# 3 with the logarithm taken of the rounded sigmas.
+# fmt: off
+TIMESTEPS = {
+    25: [999, 957, 916, 874, 833, 791, 749, 708, 666, 624, 583, 541, 500, 458, 416, 375, 333, 291, 250, 208, 166, 125,
+         83, 42, 0],
+    55: [999, 981, 962, 943, 925, 906, 888, 870, 851, 833, 814, 795, 777, 758, 740, 721, 703, 684, 666, 647, 629, 610,
+         592, 573, 555, 536, 518, 500, 481, 462, 444, 425, 407, 389, 370, 351, 333, 314, 296, 278, 259, 241, 222, 204,
+         185, 166, 148, 129, 111, 92, 74, 55, 37, 18, 0],
+}
+# fmt: on
 
-    These are what ComfyUI 0.3.64's timestep() gives for its own sigmas.
-    """
-    timesteps = SCHEDULE.timestep(sigmas_for("normal", SCHEDULE, 25)[:-1])
-    # fmt: off
-    assert timesteps.tolist() == [999, 957, 916, 874, 833, 791, 749, 708, 666, 624, 583, 541, 500, 458, 416, 375, 333,
-                                  291, 250, 208, 166, 125, 83, 42, 0]
-    # fmt: on
+
+@pytest.mark.parametrize("steps", TIMESTEPS)
+def test_ties_between_timesteps_fall_as_in_comfyui(steps):
+    assert SCHEDULE.timestep(sigmas_for("normal", SCHEDULE, steps)[:-1]).tolist() == TIMESTEPS[steps]
 
 
 def test_sigma_of_a_timestep_is_log_linear_and_clamped():

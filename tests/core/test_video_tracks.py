@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from t2v_core.errors import VideoError
-from t2v_core.video import write_video
+from t2v_core.video import avi, write_video
 from t2v_core.video.audio import Sound
 
 FRAMES = torch.zeros(12, 16, 16, 3, dtype=torch.uint8)
 
 
-def ffmpeg(*arguments):
-    return subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, arguments)], capture_output=True, check=True
-    ).stdout
+def ffmpeg(*arguments, stdin=b""):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
 
 
 def boxes(data):
@@ -135,6 +134,18 @@ def test_each_frame_gets_its_own_samples(fps):
     common = min(len(together), 88200)
     assert np.array_equal(together[:common], audio["waveform"][0].T.numpy()[:common])
     assert not together[common:].any()
+
+
+def test_ffmpeg_reads_our_pipe_bit_for_bit():
+    """Odd sizes on purpose: 5x3 frames are 45 bytes, so that every chunk needs its padding."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), np.uint8)
+    samples = np.random.default_rng(0).random((4, 100, 2), np.float32)
+    stream = avi.header(5, 3, Fraction(24), channels=2, sample_rate=2400)
+    for picture, sound in zip(frames, samples, strict=True):
+        stream += b"".join([*avi.chunk(avi.VIDEO, picture.data), *avi.chunk(avi.SOUND, sound.data)])
+    source = ("-f", "avi", "-c:v", "rawvideo", "-i", "pipe:0")
+    assert ffmpeg(*source, "-map", "0:v", "-f", "rawvideo", "-", stdin=stream) == frames.tobytes()
+    assert ffmpeg(*source, "-map", "0:a", "-c", "copy", "-f", "f32le", "-", stdin=stream) == samples.tobytes()
 
 
 def test_sound_is_clipped_and_other_rates_are_resampled(tmp_path):

@@ -137,3 +137,18 @@ def test_cycles_are_found_with_their_path_and_without_recursion(part, read):
     assert len(cycle) == 20_001 and cycle[0] == cycle[-1] == "0"
     _, [itself] = sort(read({"1": {"class_type": "A", "inputs": {"i": ["1", 0]}}}), ["1"], {"A": ["i"]})
     assert itself == ["1", "1"]
+
+
+def test_a_file_full_of_cycles_is_told_in_a_few_lines(part, tmp_path):
+    """Each node of the ring also links to the first: a cycle a node, each as long as the ring so far."""
+    count = 5000
+    nodes = {
+        str(i): {"class_type": "T2VSaveVideo", "inputs": {"images": [str((i + 1) % count), 0], "audio": ["0", 0]}}
+        for i in range(count)
+    }
+    file = tmp_path / "ring.json"
+    file.write_text(json.dumps(nodes))
+    graph_module = part("headless.graph")
+    graph = graph_module.read_graph(file, {})
+    _, cycles = graph_module.sort(graph, ["0"], {"T2VSaveVideo": ("images", "audio")})
+    assert 1 <= len(cycles) <= 10

@@ -1,5 +1,6 @@
 """Which models the headless host finds and how it loads them."""
 
+import inspect
 import os
 
 import pytest
@@ -88,3 +89,13 @@ def test_the_stamp_changes_with_the_file(make, tmp_path):
     assert host.model_stamp("a.safetensors") == first
     path.write_text("12")
     assert host.model_stamp("a.safetensors") != first
+
+
+def test_it_is_a_host_method_by_method(part):
+    protocol, host = part("nodes.host").Host, part("headless.host").HeadlessHost
+    methods = [name for name in vars(protocol) if not name.startswith("_")]
+    assert len(methods) >= 12
+    for name in methods:
+        assert list(inspect.signature(getattr(host, name)).parameters) == list(
+            inspect.signature(getattr(protocol, name)).parameters
+        ), name

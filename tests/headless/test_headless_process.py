@@ -65,7 +65,10 @@ LONG = {"Sampling": ("--set", "5.steps=10000"), "Writing": ("--set", "4.num_fram
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, job, stage, number):
     command = [sys.executable, "-m", "headless", "run", *job(), *LONG[stage], "--out", tmp_path / "out", "--progress"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(list(map(str, command)), cwd=ROOT, start_new_session=True, **pipes) as process:
+    options = {"cwd": ROOT, "start_new_session": True, **pipes}
+    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(list(map(str, command)), **options) as process:
         try:
             seen = ""
             while f"{stage} 1" not in seen and process.poll() is None:
