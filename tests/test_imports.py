@@ -153,6 +153,7 @@ def test_importing_does_nothing():
 def test_an_import_that_does_something_is_caught(tmp_path):
     (tmp_path / "t2v_core").mkdir()
     (tmp_path / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}")
+    (tmp_path / "t2v_core" / "__init__.py").touch()  # or the real library, a package on the path, goes before it
     (tmp_path / "t2v_core" / "data.json").write_text("{}")
     (tmp_path / "t2v_core" / "a.py").write_text(
         "import os, pathlib, socket, subprocess, sys, torch\n"

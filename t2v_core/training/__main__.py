@@ -59,6 +59,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Read the command line and run one stage."""
     parser = argparse.ArgumentParser(prog="python -m t2v_core.training", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/bundled"), help="folder of the stages' files")
     stages = parser.add_subparsers(required=True, metavar="STAGE")

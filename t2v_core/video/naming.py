@@ -12,9 +12,11 @@ from pathlib import Path
 from ..errors import VideoError
 from .encode import Encoding, encoded
 
-_MAX_NAME = 220
 _MAX_PARTS = 32
+_MAX_NAME = 220
 """Bytes; file systems allow 255, and a number and an extension must still fit."""
+_MAX_PREFIX = 2000
+"""Characters; a path may have about 4000, and a message must not repeat megabytes."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _WINDOWS_RESERVED = re.compile(r'[<>:"|?*]')
 
@@ -142,6 +144,8 @@ def _nearest_folder(folder: Path) -> Path:
 def _parts(prefix: str) -> list[str]:
     if not isinstance(prefix, str) or not prefix:
         raise VideoError("the file prefix is empty; it must name the file, for example 'video' or 'tests/video'")
+    if len(prefix) > _MAX_PREFIX:
+        raise VideoError(f"file prefix {prefix[:60]!r}... has {len(prefix)} characters; at most {_MAX_PREFIX} fit")
     if _UNFIT.search(prefix):
         raise VideoError(f"file prefix {prefix!r} holds control characters or broken Unicode; no file name should")
     parts = re.split(r"[/\\]", prefix)

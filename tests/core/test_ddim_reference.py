@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from core.references import MODELSCOPE_CONTEXT, modelscope_unet, write
 from torch import Tensor, nn
 
+from t2v_core.checkpoints import load_unet
 from t2v_core.diffusion import SAMPLERS, Denoiser, NoiseSchedule, guide
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -24,15 +26,16 @@ def modelscope_diffusion():
     return module
 
 
-def reference_ddim(network: nn.Module, noise: Tensor, cond: Tensor, uncond: Tensor, steps: int, scale: float) -> Tensor:
-    """ModelScope's loop; returns the latents at timestep 0, which still hold a little noise."""
+def reference_ddim(network: nn.Module, noise: Tensor, cond: Tensor, uncond: Tensor, steps: int, scale: float,
+                   text: str = "context") -> Tensor:  # fmt: skip
+    """ModelScope's loop; the latents at timestep 0, which still hold a little noise. text: the argument's name."""
     module = modelscope_diffusion()
     betas = module.beta_schedule("linear_sd", 1000, init_beta=0.00085, last_beta=0.0120)
     diffusion = module.GaussianDiffusion(betas, mean_type="eps", var_type="fixed_small")
     return diffusion.ddim_sample_loop(
         noise,
-        lambda x, t, context: network(x, t, context),
-        model_kwargs=[{"context": cond}, {"context": uncond}],
+        network,
+        model_kwargs=[{text: cond}, {text: uncond}],
         guide_scale=scale,
         ddim_timesteps=steps,
     )
@@ -92,3 +95,12 @@ def test_ddim_with_cfg_9_equals_modelscope(steps, sampler):
     assert relative(our_ddim(network, *inputs, steps, 9.0, sampler), expected) <= 2e-5
     # The network's say is felt: other texts give another clip.
     assert relative(our_ddim(network, inputs[0], inputs[2], inputs[1], steps, 9.0), expected) > 0.01
+
+
+def test_unet3d_sampled_by_us_equals_unetsd_sampled_by_modelscope(tmp_path):
+    """Nothing shared but the weights: their network in their sampler, ours in ours."""
+    theirs = modelscope_unet((1, 2), (True, False), 1)
+    ours = load_unet(write(theirs, tmp_path / "unet.safetensors"))
+    inputs = clip(MODELSCOPE_CONTEXT, frames=4, height=8, width=4)
+    expected = reference_ddim(theirs, *inputs, 25, 9.0, text="y")
+    assert relative(our_ddim(ours, *inputs, 25, 9.0), expected) <= 2e-5

@@ -38,7 +38,7 @@ MODELSCOPE = {
     "3 levels": ((1, 1, 2), (True, False, True), 1),
     "4 levels as published": ((1, 2, 4, 4), (True, True, True, False), 2),
 }
-CLIPS = [(1, 1), (2, 5), (2, 16)]  # (clips, frames)
+CLIPS = [(clips, frames) for clips in (1, 2) for frames in (1, 5, 16)]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def small(tmp_path_factory):
 def test_equals_diffusers(sizes, tmp_path):
     reference = diffusers_unet(*sizes)
     ours = load_unet(write(reference, tmp_path / "unet.safetensors"), norm_groups=4)
-    for (batch, frames), (height, width) in zip(CLIPS, [(5, 7), (9, 6), (8, 11)], strict=True):
+    for (batch, frames), (height, width) in zip(CLIPS, [(5, 7), (9, 6), (8, 11), (7, 5), (3, 8), (1, 9)], strict=True):
         x, t, context = clip(batch, frames, height, width, 12)
         assert_parity(ours(x, t, context), reference(x, t, context).sample)
 
@@ -81,34 +81,38 @@ def test_equals_diffusers(sizes, tmp_path):
 def test_equals_modelscope(sizes, tmp_path):
     reference = modelscope_unet(*sizes)
     ours = load_unet(write(reference, tmp_path / "unet.safetensors"))
-    for batch, frames in CLIPS[:2]:
-        x, t, context = clip(batch, frames, 8, 16, MODELSCOPE_CONTEXT)
+    for batch, frames in CLIPS:
+        x, t, context = clip(batch, frames, 4, 8, MODELSCOPE_CONTEXT)
         assert_parity(ours(x, t, context), reference(x, t, context))
 
 
 @pytest.mark.parametrize(("batch", "frames"), CLIPS)
 def test_equals_modelscope_as_published(published, batch, frames):
     reference, ours = published
-    x, t, context = clip(batch, frames, 16 if frames < 16 else 8, 8, MODELSCOPE_CONTEXT, tokens=77)
+    x, t, context = clip(batch, frames, 8, 16, MODELSCOPE_CONTEXT, tokens=77)
     assert_parity(ours(x, t, context), reference(x, t, context))
 
 
-def test_equals_diffusers_in_double_precision(tmp_path):
-    reference = diffusers_unet(*DIFFUSERS["4 levels as published"]).double()
+@pytest.mark.parametrize("sizes", DIFFUSERS.values(), ids=DIFFUSERS)
+def test_equals_diffusers_in_double_precision(sizes, tmp_path):
+    reference = diffusers_unet(*sizes).double()
     ours = load_unet(write(reference, tmp_path / "unet.safetensors"), norm_groups=4)
-    x, t, context = clip(2, 5, 9, 14, 12)
-    theirs = reference(x.double(), t, context.double()).sample
-    assert relative_error(ours(x.double(), t, context.double()), theirs) <= 1e-12
+    for batch, frames in CLIPS:
+        x, t, context = clip(batch, frames, 9, 6, 12)
+        theirs = reference(x.double(), t, context.double()).sample
+        assert relative_error(ours(x.double(), t, context.double()), theirs) <= 1e-12
 
 
-def test_equals_modelscope_in_double_precision(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sizes", MODELSCOPE.values(), ids=MODELSCOPE)
+def test_equals_modelscope_in_double_precision(sizes, tmp_path, monkeypatch):
     # ModelScope's frequencies are powers, ours and diffusers' exponentials: equal to the rounding of float32.
     monkeypatch.setattr(modelscope_module(), "sinusoidal_embedding", lambda t, dim: sinusoid(t, dim).double())
-    reference = modelscope_unet(*MODELSCOPE["3 levels"]).double()
+    reference = modelscope_unet(*sizes).double()
     ours = load_unet(write(reference, tmp_path / "unet.safetensors"))
-    x, t, context = clip(2, 3, 8, 16, MODELSCOPE_CONTEXT)
-    theirs = reference(x.double(), t, context.double())
-    assert relative_error(ours(x.double(), t, context.double()), theirs) <= 1e-12
+    for batch, frames in ((1, 1), (2, 5)):
+        x, t, context = clip(batch, frames, 8, 16, MODELSCOPE_CONTEXT)
+        theirs = reference(x.double(), t, context.double())
+        assert relative_error(ours(x.double(), t, context.double()), theirs) <= 1e-12
 
 
 def test_sinusoid_equals_both_references():
@@ -127,7 +131,7 @@ def test_frame_rate_embedding_equals_modelscope(tmp_path):
     for fps in (slow, fast):
         assert_parity(ours(x, t, context, fps=fps), reference(x, t, context, fps=fps))
     assert relative_error(ours(x, t, context, fps=slow)[1], ours(x, t, context, fps=fast)[1]) > 1e-3
-    with pytest.raises(T2VError, match="fps is needed"):
+    with pytest.raises(T2VError, match="needs fps"):
         ours(x, t, context)
 
 
@@ -311,7 +315,7 @@ def test_raising_in_a_hook_ends_the_pass(small):
         ({"context": torch.zeros(2, 7, 13)}, "text encoder belongs to another model"),
         ({"context": torch.zeros(7, 12)}, r"text features \[n, tokens, 12\]"),
         ({"context": torch.zeros(5, 7, 12)}, "text for 5 rows, but 2 clips of 5 frames need 2 .* or 10"),
-        ({"fps": torch.tensor([8.0, 8.0])}, "fps is not an input"),
+        ({"fps": torch.tensor([8.0, 8.0])}, "takes no fps"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(small, change, message):
