@@ -45,11 +45,14 @@ def read_weights(path: str | os.PathLike) -> WeightFile:
     path = Path(path)
     start = _start_of(path)
     metadata: dict[str, str] = {}
-    if start.startswith(b"PK\x03\x04"):
+    # First of all the brace: the eight bytes before it are a length, which may look like the start of anything.
+    if start[8:9] == b"{":
+        content, metadata = _read_safetensors(path)
+    elif start.startswith(b"PK\x03\x04"):
         content = _read_zip(path)
     elif start.startswith(b"\x80"):
         content = _read_pickle(path, mmap=False)
-    elif start[8:9] == b"{" or (path.suffix == ".safetensors" and not _is_text(start)):
+    elif path.suffix == ".safetensors" and not _is_text(start):
         content, metadata = _read_safetensors(path)
     else:
         raise CheckpointError(f"{path}: {_what_else(start)}. {WANTED}")

@@ -168,6 +168,18 @@ def test_any_size_comes_back(
     same(read.state_dict, unet.state_dict())
 
 
+def test_header_length_that_looks_like_a_pickle(tmp_path):
+    """A .safetensors file begins with the length of its header: in one of 32 files as a pickle begins."""
+    weights = LAYOUTS["modelscope"].key_map(TINY).to_file(UNet3D(TINY).state_dict())
+    path, settings = tmp_path / "unet.safetensors", json.dumps({"unet": {"norm_groups": 4}})
+    for padding in range(0, 256, 8):
+        save_file(weights, path, {"config": settings, "padding": "x" * padding})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert unet_state_dict(path).config == TINY
+
+
 def test_what_only_our_layout_can_say(tmp_path):
     config = replace(TINY, text_queries=3, scale_shift=True, frame_position=True, coordinates=True)
     unet = randomise(UNet3D(config))
