@@ -7,6 +7,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
+import torch
+from safetensors.torch import save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,6 +178,8 @@ def test_a_bad_model_file_is_named_and_runs_no_code(cli, part, quick, tmp_path, 
         "empty.safetensors": b"",
         "text.ckpt": b"hello",
         "bomb.pth": pickle.dumps({"state_dict": Bomb(trap)}),
+        "sd15.safetensors": save({"model.diffusion_model.input_blocks.1.1.proj_in.weight": torch.zeros(4, 4, 1, 1)}),
+        "lora.safetensors": save({"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(4, 4)}),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
