@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,5 +158,9 @@ def _check_numbers(found: dict[str, Tensor], names: dict[str, str]) -> None:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite."""
+    if not tensor.numel():
+        return True
+    # NaN is both least and greatest wherever it is; one pass and no copy, many times faster than asking each element.
     # Eight-bit floats have few operations of their own.
-    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
+    extremes = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())
+    return all(math.isfinite(value.item()) for value in extremes)

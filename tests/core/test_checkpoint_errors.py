@@ -14,6 +14,7 @@ from core.references import diffusers_unet, randomise
 from safetensors.torch import load_file, save_file
 
 from t2v_core.checkpoints import load_bundled, load_unet, save_unet
+from t2v_core.checkpoints.keymap import is_finite
 from t2v_core.errors import CheckpointError
 from t2v_core.models.unet3d import UNet3D, UNet3DConfig
 
@@ -330,6 +331,17 @@ def test_weights_that_are_not_numbers(whole, tmp_path, value, dtype):
 
     message = refusal(damaged(whole, tmp_path / "unet.safetensors", spoil))
     assert "1 weights hold NaN or infinity: out.2.weight" in message and "take another copy" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
+def test_one_bad_number_is_found_wherever_it_is(dtype):
+    for length in (1, 7, 8, 33, 100_000):
+        for place in {0, length // 2, length - 1}:
+            for value in (float("nan"), float("inf"), -float("inf")):
+                tensor = torch.ones(length).index_fill(0, torch.tensor([place]), value).to(dtype)
+                assert not is_finite(tensor), (length, place, value)
+        assert is_finite(torch.ones(length).to(dtype))
+    assert is_finite(torch.zeros(0, dtype=dtype))
 
 
 def test_quantised_weights(whole, tmp_path):
