@@ -14,13 +14,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..nodes.host import BUNDLED, Sampling
-from ..t2v_core.checkpoints import BUNDLED_PATH, load_bundled, load_unet, metadata
-from ..t2v_core.checkpoints.files import read_weights
+from ..t2v_core.checkpoints import BUNDLED_PATH, read_model
 from ..t2v_core.diffusion import (
     BoundSampler,
-    Denoiser,
     NativeSize,
-    NoiseSchedule,
     VideoModel,
     prepare_noise,
     sample,
@@ -34,9 +31,6 @@ from .progress import Progress
 # On a CPU half precision is slower than single, so it is used only when asked for.
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MODEL_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-# What published UNet files leave unsaid, all of ModelScope's family: its clip size and Stable Diffusion's latents.
-MODELSCOPE_SIZE = NativeSize(256, 256, 16, 8.0)
-LATENT_SCALE = 0.18215
 DECODE_BYTES = 2**30  # how much decoding may take beside its result
 DECODE_BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder in fp32
 
@@ -69,12 +63,9 @@ class HeadlessHost:
         return status.st_mtime_ns, status.st_size
 
     def load_model(self, name: str, weight_dtype: str) -> tuple[VideoModel, PromptEncoder | None, Autoencoder | None]:
-        path, dtype = self._model_path(name), DTYPES[weight_dtype]
-        if "text_encoder" not in metadata.load(read_weights(path).metadata):  # not a file that `save_bundled` wrote
-            denoiser = Denoiser(load_unet(path, dtype=dtype), NoiseSchedule.scaled_linear(), "eps")
-            return VideoModel(denoiser, LATENT_SCALE, MODELSCOPE_SIZE), None, None
-        whole = load_bundled(dtype, path)
-        return whole.model, whole.prompt_encoder, whole.autoencoder
+        dtype = DTYPES[weight_dtype]
+        file = read_model(self._model_path(name), dtype)
+        return file.video_model(dtype), file.prompt_encoder, file.autoencoder
 
     def _model_path(self, name: str) -> Path:
         """The file of one of `model_names`: a name that is not in that list is never made into a path."""

@@ -7,6 +7,7 @@ whatever is the same is in the nodes or in `t2v_core`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +100,21 @@ def use(host: Host | None) -> None:
 
 
 def current() -> Host:
-    """The host in use. Raises T2VError where there is none."""
+    """The host in use: the one that was set, else ComfyUI where this is its process. Raises T2VError elsewhere."""
     if _host is None:
-        raise T2VError("no host runs this node; run the workflow with `python -m headless run FILE`")
+        if not _inside_comfyui():
+            raise T2VError("no host runs this node; run the workflow with `python -m headless run FILE`")
+        from .comfyui.host import ComfyHost
+
+        use(ComfyHost())
     return _host
+
+
+def _inside_comfyui() -> bool:
+    """ComfyUI imports its folder_paths before any node; elsewhere nothing of it is imported for a node's sake."""
+    return "folder_paths" in sys.modules and "comfy" in sys.modules
 
 
 def model_names() -> list[str]:
     """What T2VLoadModel lists. Needs no host, because a node's inputs must be readable anywhere."""
-    return [BUNDLED] if _host is None else _host.model_names()
+    return current().model_names() if _host is not None or _inside_comfyui() else [BUNDLED]

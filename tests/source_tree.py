@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {"output", "build", "models", "runs"}
 
 LIBRARY = {"torch", "einops", "safetensors", "numpy", "PIL", "imageio_ffmpeg"}
-COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview"}
+# ComfyUI's own modules, and tqdm, which it requires.
+COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "tqdm"}
 
 # layer: (layers it may import, relatively; packages it may import besides the standard library).
 # "" is the pack's root. What stands in no layer (tests, benchmarks, examples) may import anything but `nodes`.

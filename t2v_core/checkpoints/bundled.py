@@ -71,6 +71,9 @@ class BundledConfig:
     latent_scale: float
     """The UNet sees latents times this."""
     native: NativeSize
+    latent_rgb: tuple[tuple[float, ...], ...] = ()
+    """For previews: a row of red, green and blue for each channel of the latents as the UNet sees them, then an offset;
+    colours in -1..1. Empty where there is none."""
 
     def __post_init__(self) -> None:
         ids = WordTokenizer(self.vocabulary).size
@@ -89,6 +92,8 @@ class BundledConfig:
             raise CheckpointError(f"config: prediction is {self.prediction!r:.80}; known are {', '.join(PREDICTIONS)}")
         if self.latent_scale <= 0 or self.native.fps <= 0:
             raise CheckpointError("config: latent_scale and native.fps should be above 0")
+        if self.latent_rgb and [len(row) for row in self.latent_rgb] != [3] * (latents + 1):
+            raise CheckpointError(f"config: latent_rgb should have {latents + 1} rows of 3 numbers, or none")
 
 
 @dataclass(frozen=True)
@@ -138,19 +143,39 @@ def load_bundled(dtype: torch.dtype | None = None, path: str | os.PathLike = BUN
     file = read_weights(path)
     dtype = dtype or torch.float32
     try:
-        config = metadata.parse(BundledConfig, metadata.load(file.metadata), "metadata")
-        _check_size(config.unet, file.tensors)
+        config = read_config(file)
         with torch.device("meta"):
-            unet, text_encoder = UNet3D(config.unet), TextEncoder(config.text_encoder)
-            autoencoder = Autoencoder(config.autoencoder)
-        for prefix, network in ((UNET, unet), (TEXT_ENCODER, text_encoder), (AUTOENCODER, autoencoder)):
-            _fill(network, prefix, file, dtype)
+            unet = UNet3D(config.unet)
+        _fill(unet, UNET, file, dtype)
         noise_schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=config.zero_terminal_snr)
         denoiser = Denoiser(unet, noise_schedule, config.prediction)
-        prompt_encoder = PromptEncoder(text_encoder, WordTokenizer(config.vocabulary), config.prompt_length)
+        model = VideoModel(denoiser, config.latent_scale, config.native)
+        return Bundled(model, read_prompt_encoder(file, config, dtype), read_autoencoder(file, config, dtype))
     except T2VError as error:
         raise CheckpointError(f"{file.path}: {error}") from None
-    return Bundled(VideoModel(denoiser, config.latent_scale, config.native), prompt_encoder, autoencoder)
+
+
+def read_config(file: WeightFile) -> BundledConfig:
+    """The settings in a file of `save_bundled`. Raises CheckpointError where they are missing or in conflict."""
+    config = metadata.parse(BundledConfig, metadata.load(file.metadata), "metadata")
+    _check_size(config.unet, file.tensors)
+    return config
+
+
+def read_prompt_encoder(file: WeightFile, config: BundledConfig, dtype: torch.dtype) -> PromptEncoder:
+    """The text encoder in a file of `save_bundled`. Raises CheckpointError where its weights do not fit."""
+    with torch.device("meta"):
+        text_encoder = TextEncoder(config.text_encoder)
+    _fill(text_encoder, TEXT_ENCODER, file, dtype)
+    return PromptEncoder(text_encoder, WordTokenizer(config.vocabulary), config.prompt_length)
+
+
+def read_autoencoder(file: WeightFile, config: BundledConfig, dtype: torch.dtype) -> Autoencoder:
+    """The autoencoder in a file of `save_bundled`. Raises CheckpointError where its weights do not fit."""
+    with torch.device("meta"):
+        autoencoder = Autoencoder(config.autoencoder)
+    _fill(autoencoder, AUTOENCODER, file, dtype)
+    return autoencoder
 
 
 def _fill(network: nn.Module, prefix: str, file: WeightFile, dtype: torch.dtype) -> None:

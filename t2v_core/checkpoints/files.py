@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .metadata import TENSOR, with_tensor
 
 # Dictionaries that training programs put around the weights, and what they put before every name.
 WRAPPERS = ("state_dict", "module")
@@ -56,7 +57,10 @@ def read_weights(path: str | os.PathLike) -> WeightFile:
         content, metadata = _read_safetensors(path)
     else:
         raise CheckpointError(f"{path}: {_what_else(start)}. {WANTED}")
-    return WeightFile(path, _weights_in(path, content), metadata)
+    tensors = _weights_in(path, content)
+    if TENSOR in tensors:
+        metadata = with_tensor(metadata, tensors.pop(TENSOR))
+    return WeightFile(path, tensors, metadata)
 
 
 def _start_of(path: Path) -> bytes:

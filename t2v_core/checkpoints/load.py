@@ -46,12 +46,13 @@ def unet_state_dict(path: str | os.PathLike, *, norm_groups: int | None = None) 
     """
     file = read_weights(path)
     try:
-        return _unet_weights(file, norm_groups)
+        return weights_in(file, norm_groups)
     except T2VError as error:
         raise CheckpointError(f"{file.path}: {error}") from None
 
 
-def _unet_weights(file: WeightFile, norm_groups: int | None) -> UNetWeights:
+def weights_in(file: WeightFile, norm_groups: int | None = None) -> UNetWeights:
+    """As `unet_state_dict`, of a file that was read already; errors do not name it."""
     if kind := foreign(file.tensors):
         raise CheckpointError(kind)
     names, beside = sections(file.tensors).ours(file.tensors)

@@ -8,9 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import torch
+from torch import Tensor
+
 from ..errors import CheckpointError
 
 KEY = "config"
+# A program that saves weights through a state dict alone, as ComfyUI does, keeps no metadata: then it is a tensor.
+TENSOR = "t2v_config"
+LARGEST_TENSOR = 1 << 24
 # No size of a network comes near it; one that does would only keep the reader busy.
 LARGEST = 1 << 16
 
@@ -29,6 +35,18 @@ def load(metadata: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def dump_tensor(settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The same as an entry of a state dict: JSON as bytes."""
+    return {TENSOR: torch.tensor(list(dump(settings)[KEY].encode()), dtype=torch.uint8)}
+
+
+def with_tensor(metadata: Mapping[str, str], tensor: Tensor) -> dict[str, str]:
+    """Metadata completed by what `dump_tensor` made; unchanged where it has settings or the tensor is another's."""
+    if KEY in metadata or tensor.dtype is not torch.uint8 or tensor.ndim != 1 or tensor.numel() > LARGEST_TENSOR:
+        return dict(metadata)
+    return {**metadata, KEY: bytes(tensor.tolist()).decode(errors="replace")}
 
 
 def parse(kind: type[Settings], value: Any, where: str) -> Settings:

@@ -1,7 +1,7 @@
 """Diffusion: noise schedules, denoisers, guidance, samplers, noise, and `sample`, which puts them together."""
 
 from .denoiser import Denoiser
-from .guidance import guide
+from .guidance import guide, rescale_guidance
 from .model import GuidanceRescale, NativeSize, VideoModel
 from .noise import noise_source, prepare_noise
 from .noise_schedule import NoiseSchedule
@@ -22,6 +22,7 @@ __all__ = [
     "guide",
     "noise_source",
     "prepare_noise",
+    "rescale_guidance",
     "sample",
     "sigmas_for",
 ]

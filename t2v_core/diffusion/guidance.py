@@ -44,7 +44,7 @@ def guide(
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         d_uncond, d_cond = _both(denoise, x, sigma, uncond, cond)
         denoised = d_uncond + (d_cond - d_uncond) * scale
-        return _rescale(x, align(sigma, x), denoised, d_cond, rescale) if rescale > 0.0 else denoised
+        return rescale_guidance(x, sigma, denoised, d_cond, rescale) if rescale > 0.0 else denoised
 
     return guided
 
@@ -60,8 +60,12 @@ def _both(denoise: CondDenoise, x: Tensor, sigma: Tensor, uncond: Tensor, cond: 
     return d_uncond, d_cond
 
 
-def _rescale(x: Tensor, sigma: Tensor, denoised: Tensor, d_cond: Tensor, rescale: float) -> Tensor:
-    """Blend `denoised` with itself at the standard deviation that `d_cond` has over each clip, both as velocities."""
+def rescale_guidance(x: Tensor, sigma: Tensor, denoised: Tensor, d_cond: Tensor, rescale: float) -> Tensor:
+    """Blend `denoised` with itself at the standard deviation that `d_cond` has over each clip, both as velocities.
+
+    x, denoised, d_cond: `[b, c, f, h, w]`; sigma: a scalar or `[b]`; rescale: 0 (none) .. 1. Source: see `guide`.
+    """
+    sigma = align(sigma, x)
     v_cfg, v_pos = v_from_denoised(x, sigma, denoised), v_from_denoised(x, sigma, d_cond)
     std_pos, std_cfg = (v.std(dim=(1, 2, 3, 4), keepdim=True) for v in (v_pos, v_cfg))
     v_rescaled = v_cfg * (std_pos / std_cfg.clamp_min(torch.finfo(v_cfg.dtype).tiny))

@@ -35,9 +35,9 @@ class UNetHooks:
         """After the first convolution, before the temporal transformer that follows it."""
         return h
 
-    def input_block(self, index: int, h: Tensor) -> Tensor:
-        """After input block `index`; what is returned goes on and is also kept as the skip connection."""
-        return h
+    def input_block(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """After input block `index`: what goes on, and what is kept as the skip connection."""
+        return h, h
 
     def middle_block(self, h: Tensor) -> Tensor:
         """After the middle block."""
@@ -54,3 +54,7 @@ class UNetHooks:
         the projections one by one.
         """
         return attend(x, context)
+
+    def between_attentions(self, site: AttentionSite, x: Tensor) -> Tensor:
+        """After a transformer block added its first attention (`site`) to its input, before its second."""
+        return x

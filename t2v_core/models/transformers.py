@@ -31,7 +31,7 @@ class Attention(nn.Module):
         super().__init__()
         operations, where = factory["operations"], {k: factory[k] for k in ("dtype", "device")}
         inner = heads * head_dim
-        self.heads, self.attention = heads, attention
+        self.heads, self.head_dim, self.attention = heads, head_dim, attention
         self.to_q = operations.Linear(dim, inner, bias=False, **where)
         self.to_k = operations.Linear(context_dim, inner, bias=False, **where)
         self.to_v = operations.Linear(context_dim, inner, bias=False, **where)
@@ -92,7 +92,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
         first, second = (AttentionSite(*place, kind) for kind in self.kinds)
         normed = self.norm1(x)
-        x = x + hooks.attention(first, self.attn1, normed, normed)
+        x = hooks.between_attentions(first, x + hooks.attention(first, self.attn1, normed, normed))
         x = self._second(x, context, hooks, second)
         return x + self.ff(self.norm3(x))
 

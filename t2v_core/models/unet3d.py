@@ -55,6 +55,9 @@ class UNet3DConfig:
             raise T2VError(f"UNet3D: {len(self.widths)} widths need as many attention flags, got {len(self.attention)}")
         if self.widths[0] % 2:
             raise T2VError(f"UNet3D: the first width, {self.widths[0]}, must be even, for pairs of sine and cosine")
+        for name in ("blocks_per_level", "head_dim", "input_heads", "norm_groups", "ff_mult"):
+            if getattr(self, name) < 1:
+                raise T2VError(f"UNet3D: {name} is {getattr(self, name)}, and should be at least 1")
         for width in self.widths:
             if width % self.norm_groups:
                 raise T2VError(f"UNet3D: width {width} is not divisible into {self.norm_groups} norm groups")
@@ -185,8 +188,8 @@ class UNet3D(nn.Module):
                 h = transformer_in(hooks.conv_in(conv_in(h)), frames, hooks, ("input", 0))
             else:
                 h = self._run(block, h, emb, context, frames, hooks, ("input", index), None)
-            h = hooks.input_block(index, h)
-            skips.append(h)
+            h, skip = hooks.input_block(index, h)
+            skips.append(skip)
 
         hooks.enter("middle", 0)
         h = hooks.middle_block(self._run(self.middle_block, h, emb, context, frames, hooks, ("middle", 0), None))

@@ -39,7 +39,6 @@ class PromptEncoder:
             logger.warning("this model has no embeddings: ignored %d, the first named %.60r", len(ignored), ignored[0])
         return chunk(segments, self.length, START, END, PAD)
 
-    @torch.no_grad()
     def encode(self, text: str) -> tuple[Tensor, Tensor]:
         """Encode a prompt of n chunks -> `(cond [1, n * length, dim], pooled [1, dim])`, in the network's dtype.
 
@@ -50,7 +49,11 @@ class PromptEncoder:
         """
         if not isinstance(text, str):
             raise T2VError(f"prompt: expected text, got {type(text).__name__}")
-        chunks = self.chunks(text)
+        return self.encode_chunks(self.chunks(text))
+
+    @torch.no_grad()
+    def encode_chunks(self, chunks: list[list[WeightedId]]) -> tuple[Tensor, Tensor]:
+        """As `encode`, of what `chunks` returned."""
         weights = torch.tensor([[weight for _, weight in pairs] for pairs in chunks], dtype=torch.float64)
         weighted = bool((weights != 1).any())
         batch = [*chunks, self._empty] if weighted else chunks
@@ -62,14 +65,15 @@ class PromptEncoder:
         if weighted:
             features = _emphasise(features[:-1], features[-1], weights)
             if not features.isfinite().all():
-                raise T2VError(self._unusable_weight(text))
+                raise T2VError(self._unusable_weight(chunks))
         return features.flatten(0, 1)[None], pooled[:1]
 
-    def _unusable_weight(self, text: str) -> str:
-        """The message about the weight, of those that have words, farthest from a usable one."""
-        segments = [segment for segment in parse_emphasis(text) if self.tokenizer.words(segment[0])]
-        words, weight = max(segments, key=lambda segment: math.inf if math.isnan(segment[1]) else abs(segment[1]))
-        where = words.strip()[:40]
+    def _unusable_weight(self, chunks: list[list[WeightedId]]) -> str:
+        """The message about the weight farthest from a usable one, and the words in a row that have it."""
+        pairs = [pair for pairs in chunks for pair in pairs]
+        _, weight = max(pairs, key=lambda pair: math.inf if math.isnan(pair[1]) else abs(pair[1]))
+        same = [index for index, other in pairs if other == weight or (math.isnan(other) and math.isnan(weight))]
+        where = " ".join(self.tokenizer.word(index) for index in same)[:40]
         return f"prompt: weight {weight:g} of {where!r} is out of range; a usable weight is near 1, as in (word:1.3)"
 
 

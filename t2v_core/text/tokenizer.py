@@ -30,7 +30,12 @@ class WordTokenizer:
             raise T2VError(f"vocabulary: {twice!r} is listed twice; each word must come once")
         self.ids = MappingProxyType(ids)
         self.size = UNKNOWN + 1 + len(ids)
+        self._words = {index: word for word, index in ids.items()}
 
     def words(self, text: str) -> list[int]:
         """The ids of the words of `text`, without START and END; UNKNOWN for a word that is not in the vocabulary."""
         return [self.ids.get(word, UNKNOWN) for word in _WORD.findall(text.lower().translate(_DROP_APOSTROPHES))]
+
+    def word(self, index: int) -> str:
+        """The word of an id; `?` for UNKNOWN, nothing for the other special ids."""
+        return self._words.get(index, "?" if index == UNKNOWN else "")

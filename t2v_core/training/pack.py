@@ -17,6 +17,7 @@ NATIVE = NativeSize(width=64, height=64, num_frames=16, fps=8.0)
 def pack(run: Path, target: Path) -> Path:
     """Write `target` from the checkpoints `autoencoder.pt`, `text.pt` and `denoiser.pt` in `run`; replaces it."""
     encoder, _ = text.trained(run / "text.pt")
+    images = autoencoder.trained(run / "autoencoder.pt", LATENT_SCALE)
     settings = {
         "vocabulary": vocabulary(),
         "prompt_length": text.LENGTH,
@@ -24,12 +25,13 @@ def pack(run: Path, target: Path) -> Path:
         "zero_terminal_snr": True,
         "latent_scale": LATENT_SCALE,
         "native": asdict(NATIVE),
+        "latent_rgb": autoencoder.preview_factors(images, LATENT_SCALE),
     }
     return save_bundled(
         target,
         denoiser.trained(run / "denoiser.pt"),
         encoder,
-        autoencoder.trained(run / "autoencoder.pt", LATENT_SCALE),
+        images,
         settings,
         overwrite=True,
     )

@@ -237,7 +237,8 @@ def test_change_after_a_block_goes_on_and_into_its_skip_as_in_diffusers(small):
             return h + at_conv
 
         def input_block(self, index, h):
-            return h + at_block if index == 1 else h
+            changed = h + at_block if index == 1 else h
+            return changed, changed
 
     handles = [
         reference.conv_in.register_forward_hook(lambda module, args, out: out + at_conv),

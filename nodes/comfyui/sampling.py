@@ -1,0 +1,70 @@
+"""The core's samplers and modifiers as ComfyUI's: a SAMPLER under the host's guider, a patch on the MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.samplers
+from einops import rearrange
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ...t2v_core.diffusion import BoundSampler, GuidanceRescale, noise_source, rescale_guidance
+from ...t2v_core.errors import T2VError
+
+# Stable Diffusion's DDIM kept a masked area by noise that is not the start's; ComfyUI does so under that name.
+INPAINT = {"ddim": {"random": True}}
+
+
+def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER for any of ComfyUI's nodes, and for `comfy.sample.sample_custom`."""
+
+    def run(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        extra_args = extra_args or {}
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
+
+        with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
+
+            def report(step: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+                bar.update(step - bar.n)
+                if callback is not None:
+                    callback({"i": step, "x": x, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+
+            x = bound(denoise, x, sigmas, noise=_noise(bound, x, sigmas, extra_args.get("seed")), callback=report)
+            bar.update(bar.total - bar.n)
+        return x
+
+    return comfy.samplers.KSAMPLER(run, inpaint_options=INPAINT.get(bound.name, {}))
+
+
+def _noise(bound: BoundSampler, x: Tensor, sigmas: Tensor, seed: int | None) -> Callable[[Tensor, Tensor], Tensor]:
+    return noise_source(x, seed or 0)
+
+
+class RescaledGuidance:
+    """`GuidanceRescale` as a function that ComfyUI calls after guidance, whatever guided."""
+
+    def __init__(self, modifier: GuidanceRescale):
+        self.modifier = modifier
+
+    def __call__(self, args: dict) -> Tensor:
+        x, sigma, denoised, cond = (args[name] for name in ("input", "sigma", "denoised", "cond_denoised"))
+        clips = (rearrange(frames, "f c h w -> 1 c f h w") for frames in (x, denoised, cond))
+        x, denoised, cond = clips
+        out = rescale_guidance(x, sigma[:1], denoised, cond, self.modifier.multiplier)
+        return rearrange(out, "1 c f h w -> f c h w")
+
+
+def patch(model: Any, modifier: Any) -> Any:
+    """A clone of the MODEL with the modifier in place of an earlier one of its kind."""
+    if not isinstance(modifier, GuidanceRescale):
+        raise T2VError(f"unknown model modifier {modifier!r}; the known one is GuidanceRescale")
+    model = model.clone()
+    key = "sampler_post_cfg_function"
+    others = [f for f in model.model_options.get(key, []) if not isinstance(f, RescaledGuidance)]
+    model.model_options[key] = others
+    model.set_model_sampler_post_cfg_function(RescaledGuidance(modifier))
+    return model

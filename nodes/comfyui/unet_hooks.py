@@ -1,0 +1,101 @@
+"""ControlNet residuals and the patches of ComfyUI's nodes, landed at their places in UNet3D.
+
+The places, names and arguments are those of ComfyUI's own UNet, so that a node made for Stable Diffusion (FreeU, PAG,
+SAG, ToMe, HyperTile, Deep Shrink, an attention replacement) works unchanged. Patches of attentions reach the spatial
+ones only: what was made for tokens of one picture means nothing along time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import apply_control
+from torch import Tensor
+
+from ...t2v_core.models.hooks import AttentionSite, Block, UNetHooks
+
+PATCHED = {"spatial_self": "attn1", "spatial_cross": "attn2"}
+# Scores are computed in single precision where the kernel can: in half they overflow in networks of this family.
+PRECISION = torch.float32
+
+
+class ComfyHooks(UNetHooks):
+    """One call's hooks.
+
+    control: residuals by place, lists that are consumed from the end; or None.
+    options: the call's transformer_options; left as they are.
+    x: the call's input `[(b f), c, h, w]`.
+    """
+
+    def __init__(self, control: dict | None, options: dict, x: Tensor):
+        self.control = control
+        self.patches = options.get("patches", {})
+        self.replacements = options.get("patches_replace", {})
+        # What patches and kernels are told. Spatial transformers are counted from 0; each has one block, of index 0.
+        self.options = {**options, "original_shape": list(x.shape), "transformer_index": -1, "block_index": 0}
+        self.patches_text_attention = bool(self.replacements.get("attn2")) or any(
+            self.patches.get(name) for name in ("attn2_patch", "attn2_output_patch")
+        )
+
+    def enter(self, block: Block, index: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.options["block"] = (block, index)
+
+    def input_block(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = apply_control(h, self.control, "input")
+        h = skip = self._patched("input_block_patch", h)
+        return self._patched("input_block_patch_after_skip", h), skip
+
+    def middle_block(self, h: Tensor) -> Tensor:
+        return apply_control(h, self.control, "middle")
+
+    def output_block(self, index: int, h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        skip = apply_control(skip, self.control, "output")
+        for patch in self.patches.get("output_block_patch", ()):
+            h, skip = patch(h, skip, self.options)
+        return h, skip
+
+    def attention(self, site: AttentionSite, attend: Callable[..., Tensor], x: Tensor, context: Tensor) -> Tensor:
+        name = PATCHED.get(site.kind)
+        if name is None:
+            return self._attend(attend, x, context, context)
+        if name == "attn1":
+            self.options["transformer_index"] += 1
+        told = self._told(attend)
+        value = context
+        for patch in self.patches.get(f"{name}_patch", ()):
+            x, context, value = patch(x, context, value, told)
+        replacement = self._replacement(name, site)
+        if replacement is None:
+            out = self._attend(attend, x, context, value)
+        else:
+            out = attend.to_out(replacement(attend.to_q(x), attend.to_k(context), attend.to_v(value), told))
+        return self._patched(f"{name}_output_patch", out, told)
+
+    def between_attentions(self, site: AttentionSite, x: Tensor) -> Tensor:
+        if site.kind not in PATCHED or "middle_patch" not in self.patches:
+            return x
+        return self._patched("middle_patch", x, self.options)
+
+    def _patched(self, name: str, h: Tensor, told: dict | None = None) -> Tensor:
+        for patch in self.patches.get(name, ()):
+            h = patch(h, self.options if told is None else told)
+        return h
+
+    def _replacement(self, name: str, site: AttentionSite) -> Callable[..., Tensor] | None:
+        table = self.replacements.get(name, {})
+        return table.get((site.block, site.index, 0), table.get((site.block, site.index)))
+
+    def _told(self, attend: Callable[..., Tensor]) -> dict:
+        """What a patch of an attention is told beside the tensors."""
+        hidden = ("patches", "patches_replace")
+        told = {key: value for key, value in self.options.items() if key not in hidden}
+        return {**told, "n_heads": attend.heads, "dim_head": attend.head_dim, "attn_precision": PRECISION}
+
+    def _attend(self, attend: Callable[..., Tensor], x: Tensor, context: Tensor, value: Tensor) -> Tensor:
+        q, k, v = attend.to_q(x), attend.to_k(context), attend.to_v(value)
+        out = optimized_attention(q, k, v, attend.heads, attn_precision=PRECISION, transformer_options=self.options)
+        return attend.to_out(out)
