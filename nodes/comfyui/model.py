@@ -18,6 +18,7 @@ from . import compat
 from .unet import ComfyUNet3D
 
 MODEL_TYPES = {"eps": comfy.model_base.ModelType.EPS, "v": comfy.model_base.ModelType.V_PREDICTION}
+WORKSPACE = 1.25  # what kernels take for themselves, on top of the tensors
 
 
 class Latents(comfy.latent_formats.SD15):
@@ -45,7 +46,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
         self.latent_format = Latents(file.settings.latent_scale, file.settings.latent_rgb)
 
     def process_unet_state_dict_for_saving(self, state_dict):
-        return super().process_unet_state_dict_for_saving(self.file.to_saved(state_dict))
+        return super().process_unet_state_dict_for_saving(self.file.to_file(state_dict)) | self.file.settings_entry()
 
 
 class T2VModel(comfy.model_base.BaseModel):
@@ -80,7 +81,7 @@ class T2VModel(comfy.model_base.BaseModel):
         frames, _, h, w = input_shape
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
         numbers = frames * peak_activations(self.diffusion_model.config, h, w)
-        needed = numbers * memory.dtype_size(dtype)
+        needed = numbers * memory.dtype_size(dtype) * WORKSPACE
         if memory.xformers_enabled() or memory.pytorch_attention_flash_attention():
             return needed
         return max(needed, super().memory_required(input_shape, *args, **kwargs))

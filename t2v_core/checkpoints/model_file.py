@@ -66,18 +66,16 @@ class ModelFile:
         denoiser = Denoiser(unet, self.noise_schedule(), self.settings.prediction)
         return VideoModel(denoiser, self.settings.latent_scale, self.settings.native)
 
-    def to_saved(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The UNet's weights, perhaps changed since, with the names and shapes of the layout they came in.
+    def to_file(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The UNet's weights, perhaps changed since, with the names and shapes of the layout they came in."""
+        return LAYOUTS[self.unet.layout].key_map(self.unet.config).to_file(state_dict)
 
-        Settings that neither a shape nor a default tells are one more entry, `t2v_config`, since a state dict has no
-        metadata; `read_model` finds them there.
-        """
-        layout, config = LAYOUTS[self.unet.layout], self.unet.config
+    def settings_entry(self) -> dict[str, Tensor]:
+        """What a file needs beside the weights, where it has no metadata: one entry, or none if nothing is unusual."""
         settings = {**self.stored, **_unusual(self.settings)}
-        if hidden := layout.settings(config):
+        if hidden := LAYOUTS[self.unet.layout].settings(self.unet.config):
             settings["unet"] = hidden
-        extra = metadata.dump_tensor(settings) if settings else {}
-        return {**layout.key_map(config).to_file(state_dict), **extra}
+        return metadata.dump_tensor(settings) if settings else {}
 
 
 def _unusual(settings: ModelSettings) -> dict[str, Any]:

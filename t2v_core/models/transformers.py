@@ -91,10 +91,14 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
         first, second = (AttentionSite(*place, kind) for kind in self.kinds)
-        normed = self.norm1(x)
-        x = hooks.between_attentions(first, x + hooks.attention(first, self.attn1, normed, normed))
+        x = hooks.between_attentions(first, self._first(x, hooks, first))
         x = self._second(x, context, hooks, second)
         return x + self.ff(self.norm3(x))
+
+    # Methods of their own, so that what one normalised is not kept while the widest part, `ff`, runs.
+    def _first(self, x: Tensor, hooks: UNetHooks, site: AttentionSite) -> Tensor:
+        normed = self.norm1(x)
+        return x + hooks.attention(site, self.attn1, normed, normed)
 
     def _second(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, site: AttentionSite) -> Tensor:
         normed = self.norm2(x)
@@ -152,9 +156,9 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, frames: int, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
         h, w = x.shape[2:]
-        normed = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
+        tokens = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
         # One copy here: a linear layer on strided tokens falls back to a batched product that costs far more.
-        tokens = self.proj_in(rearrange(normed, "b c f l -> (b l) f c").contiguous())
+        tokens = self.proj_in(rearrange(tokens, "b c f l -> (b l) f c").contiguous())
         for block in self.transformer_blocks:
             tokens = block(tokens, None, hooks, place)
         return x + rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)

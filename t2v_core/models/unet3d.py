@@ -196,9 +196,9 @@ class UNet3D(nn.Module):
 
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
-            h, skip = hooks.output_block(index, h, skips.pop())
+            h = torch.cat(hooks.output_block(index, h, skips.pop()), dim=1)  # and neither part is kept
             upsampled = skips[-1].shape[2:] if skips else None
-            h = self._run(block, torch.cat([h, skip], dim=1), emb, context, frames, hooks, ("output", index), upsampled)
+            h = self._run(block, h, emb, context, frames, hooks, ("output", index), upsampled)
         return rearrange(self.out(h), "(b f) c h w -> b c f h w", f=frames)
 
     def _embed(self, timesteps: Tensor, context: Tensor, fps: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor:
