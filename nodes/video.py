@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from ..t2v_core.errors import T2VError
 from ..t2v_core.video import FORMATS, QUALITIES, OutputFolder
+from ..t2v_core.video.naming import check_prefix, fill_in
 from ..t2v_core.video.rate import HIGHEST, LOWEST
 from . import host
 from .sockets import check_images, check_part, latents_of
@@ -82,7 +84,8 @@ class T2VSaveVideo:
                     {
                         "default": "t2v",
                         "tooltip": "The start of the file's name; a number follows. Slashes make folders inside the "
-                        "output folder.",
+                        "output folder; %year%, %month%, %day%, %hour%, %minute%, %second%, %width% and %height% are "
+                        "filled in.",
                     },
                 ),
                 "format": (list(FORMATS), {"default": "h264-mp4", "tooltip": "The kind of video file."}),
@@ -94,11 +97,20 @@ class T2VSaveVideo:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix=None):
+        if filename_prefix is not None:  # None where it comes over a link
+            try:
+                check_prefix(filename_prefix)
+            except T2VError as error:
+                return f"filename_prefix: {error}"  # said before the clip is sampled, not after
+        return True
+
     def save(self, images, fps, filename_prefix, format, quality, audio=None, prompt=None, extra_pnginfo=None):
         check_images(images, "images")
         running = host.current()
         saved = OutputFolder(running.output_folder()).write(
-            filename_prefix,
+            fill_in(filename_prefix, images.shape[2], images.shape[1]),
             images,
             fps,
             format=format,

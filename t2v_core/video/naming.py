@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -76,6 +77,21 @@ class OutputFolder:
         if not folder.is_relative_to(self.root):
             raise VideoError(f"file prefix {prefix!r} leads out of the output folder through a link, to {folder}")
         return folder, parts[-1]
+
+
+def check_prefix(prefix: str) -> None:
+    """VideoError if `OutputFolder.write` would refuse this prefix whatever lies in the folder."""
+    _parts(prefix)
+
+
+def fill_in(prefix: str, width: int, height: int) -> str:
+    """The prefix with ComfyUI's variables replaced: %width%, %height%, and of the local time %year%, %month%, %day%,
+    %hour%, %minute%, %second%."""
+    values = {"width": str(width), "height": str(height)}
+    moment = time.localtime()
+    for name, number in zip(("year", "month", "day", "hour", "minute", "second"), moment, strict=False):
+        values[name] = f"{number:02}"
+    return re.sub(r"%([a-z]+)%", lambda match: values.get(match[1], match[0]), prefix)
 
 
 def publish(whole: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from t2v_core.models.memory import peak_activations
 from t2v_core.models.unet3d import UNet3D, UNet3DConfig
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from t2v_core.checkpoints import BUNDLED_PATH, ModelSettings, load_bundled, read_model, save_unet
 from t2v_core.diffusion import NativeSize
 from t2v_core.errors import CheckpointError

@@ -129,3 +129,17 @@ def test_what_cannot_be_saved_is_refused_and_nothing_is_written(save, part, tmp_
         save(**change)
     assert says in str(caught.value)
     assert not (tmp_path / "out").exists() and not (tmp_path / "evil").exists()
+
+
+def test_a_prefix_that_cannot_be_is_refused_before_the_run_and_names_the_input(part):
+    check = part("nodes").T2VSaveVideo.VALIDATE_INPUTS
+    assert check(filename_prefix="clips/%year%/red") is True and check() is True
+    for wrong in ("", "../out", "/etc/cron", "a/../../b", "C:\\x", "a\0b"):
+        assert check(filename_prefix=wrong).startswith("filename_prefix: ")
+
+
+def test_comfyuis_variables_in_the_prefix_are_filled_in(save, tmp_path):
+    answer = save(filename_prefix="%year%/%width%x%height%_%nothing%_%day")["ui"]["images"][0]
+    assert re.fullmatch(r"20\d\d", answer["subfolder"])
+    assert answer["filename"] == "48x32_%nothing%_%day_00001_.mp4"
+    assert (tmp_path / "out" / answer["subfolder"] / answer["filename"]).is_file()
