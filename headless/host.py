@@ -16,6 +16,7 @@ from torch import Tensor
 from ..nodes.host import BUNDLED, Sampling
 from ..t2v_core.checkpoints import BUNDLED_PATH, read_model
 from ..t2v_core.diffusion import (
+    SAMPLERS,
     BoundSampler,
     NativeSize,
     VideoModel,
@@ -91,7 +92,14 @@ class HeadlessHost:
             start = prepare_noise(latents.shape, seed, latent.get("batch_index"))
         else:
             start, seed = noise.generate_noise(latent), noise.seed
-        sigmas = sigmas_for(settings.scheduler, model.denoiser.noise_schedule, settings.steps, settings.denoise)
+        sampler = BoundSampler(settings.sampler_name)
+        sigmas = sigmas_for(
+            settings.scheduler,
+            model.denoiser.noise_schedule,
+            settings.steps,
+            settings.denoise,
+            discard_penultimate=SAMPLERS[sampler.name].discards_penultimate,
+        )
         report = self.progress(max(len(sigmas) - 1, 0), "Sampling")  # no sigmas at denoise 0
         return sample(
             model,
@@ -99,7 +107,7 @@ class HeadlessHost:
             _only_tensor(positive, "positive"),
             _only_tensor(negative, "negative"),
             noise=start,
-            sampler=settings.sampler_name,
+            sampler=sampler,
             sigmas=sigmas,
             cfg=settings.cfg,
             seed=seed,

@@ -11,7 +11,7 @@ class T2VLoadModel:
     TITLE = "T2V Load Model"
     DESCRIPTION = (
         "Loads a text-to-video model. 'bundled' is the small model that comes with this pack and needs no download; "
-        "the other entries are the model files found in the models folder."
+        "the other entries are the model files in models/text2video and models/diffusion_models."
     )
     CATEGORY = "T2V/loaders"
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
@@ -29,7 +29,7 @@ class T2VLoadModel:
             "required": {
                 "model_name": (
                     host.model_names(),
-                    {"tooltip": "The model to load: 'bundled', or a file in the models folder."},
+                    {"tooltip": "The model to load: 'bundled', or a file in models/text2video or diffusion_models."},
                 ),
                 "weight_dtype": (
                     list(host.WEIGHT_DTYPES),

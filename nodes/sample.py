@@ -148,7 +148,7 @@ class T2VSamplerSelect:
                         "max": 100.0,
                         "step": 0.01,
                         "tooltip": "How much fresh noise a stochastic sampler adds at each step: 0 none, 1 the usual "
-                        "amount, -1 the sampler's own. euler, heun and dpmpp_2m add none and leave it unused.",
+                        "amount, -1 the sampler's own. euler_ancestral, ddim, dpmpp_2m_sde and dpmpp_sde use it.",
                     },
                 ),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import comfy.sd
 import comfy.supported_models_base
 import torch
@@ -22,11 +23,13 @@ class ComfyTextEncoder(TextEncoder):
         super().__init__(network.config)
         self.load_state_dict(network.state_dict(), assign=True)
         self.eval().requires_grad_(False)
-        self._prompt_encoder = PromptEncoder(self.forward, prompt_encoder.tokenizer, prompt_encoder.length)
+        self._tokenizer, self._length = prompt_encoder.tokenizer, prompt_encoder.length
 
     def encode_token_weights(self, tokens):
-        cond, pooled = self._prompt_encoder.encode_chunks(tokens[NAME])
-        return cond, pooled
+        device = comfy.model_management.intermediate_device()
+        # Made for each call: one that were kept would hold this module and be held by it, and ComfyUI warns of that.
+        encoder = PromptEncoder(self, self._tokenizer, self._length)
+        return tuple(part.to(device) for part in encoder.encode_chunks(tokens[NAME]))
 
     def set_clip_options(self, options):
         """CLIPSetLastLayer and the like: this encoder's last layer is the one its UNet was trained with."""

@@ -41,7 +41,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, file: ModelFile):
         # FreeU acts where features are 4 and 2 times model_channels wide: the deepest levels.
         super().__init__({"config": file.unet.config, "model_channels": max(file.unet.config.widths) // 4})
-        self.file = file
+        self.file = file.without_weights()
         self.sampling_settings = {"zsnr": file.settings.zero_terminal_snr}
         self.latent_format = Latents(file.settings.latent_scale, file.settings.latent_rgb)
 
@@ -78,7 +78,7 @@ class T2VModel(comfy.model_base.BaseModel):
         return {**super().extra_conds(**kwargs), "num_video_frames": comfy.conds.CONDConstant(noise.shape[0])}
 
     def memory_required(self, input_shape, *args, **kwargs):
-        frames, _, h, w = input_shape
+        frames, h, w = input_shape[0], *input_shape[-2:]  # of any latent; extra_conds refuses what is not one clip
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
         numbers = frames * peak_activations(self.diffusion_model.config, h, w)
         needed = numbers * memory.dtype_size(dtype) * WORKSPACE

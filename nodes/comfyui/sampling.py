@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.samplers
+from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...t2v_core.diffusion import BoundSampler, GuidanceRescale, noise_source, rescale_guidance
+from ...t2v_core.diffusion import BoundSampler, GuidanceRescale, NoiseSource, rescale_guidance, step_noise
 from ...t2v_core.errors import T2VError
 
 # Stable Diffusion's DDIM kept a masked area by noise that is not the start's; ComfyUI does so under that name.
@@ -40,8 +40,11 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
     return comfy.samplers.KSAMPLER(run, inpaint_options=INPAINT.get(bound.name, {}))
 
 
-def _noise(bound: BoundSampler, x: Tensor, sigmas: Tensor, seed: int | None) -> Callable[[Tensor, Tensor], Tensor]:
-    return noise_source(x, seed or 0)
+def _noise(bound: BoundSampler, x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSource | None:
+    """The core's noise, but ComfyUI's own Brownian path: a seed then means the same as in its samplers."""
+    if bound.noise != "brownian":
+        return step_noise(bound.noise, x, seed or 0)
+    return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=True)
 
 
 class RescaledGuidance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,10 @@ class ModelFile:
         unet.eval().requires_grad_(False)
         denoiser = Denoiser(unet, self.noise_schedule(), self.settings.prediction)
         return VideoModel(denoiser, self.settings.latent_scale, self.settings.native)
+
+    def without_weights(self) -> ModelFile:
+        """All it says of the model and nothing of what it weighs: enough for `to_file` and `settings_entry`."""
+        return replace(self, unet=self.unet._replace(state_dict={}), prompt_encoder=None, autoencoder=None)
 
     def to_file(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The UNet's weights, perhaps changed since, with the names and shapes of the layout they came in."""

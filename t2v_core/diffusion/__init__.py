@@ -3,10 +3,10 @@
 from .denoiser import Denoiser
 from .guidance import guide, rescale_guidance
 from .model import GuidanceRescale, NativeSize, VideoModel
-from .noise import noise_source, prepare_noise
+from .noise import noise_source, prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
 from .sample import sample
-from .samplers import SAMPLERS, BoundSampler, Sampler
+from .samplers import SAMPLERS, BoundSampler, NoiseSource, Sampler
 from .schedulers import SCHEDULERS, sigmas_for
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "GuidanceRescale",
     "NativeSize",
     "NoiseSchedule",
+    "NoiseSource",
     "Sampler",
     "VideoModel",
     "guide",
@@ -25,4 +26,5 @@ __all__ = [
     "rescale_guidance",
     "sample",
     "sigmas_for",
+    "step_noise",
 ]

@@ -3,13 +3,14 @@ gives the same clip on every device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import T2VError
-from .samplers import NoiseSource
+from .samplers import NoiseKind, NoiseSource
 
 SEED_COUNT = 2**64
 
@@ -44,6 +45,16 @@ def prepare_noise(latents_shape: Sequence[int], seed: int, batch_index: Sequence
     return torch.cat([frames[i] for i in indices])
 
 
+def step_noise(kind: NoiseKind, x: Tensor, seed: int) -> NoiseSource | None:
+    """The noise that a sampler of this kind adds to x at its steps; None for "none".
+
+    Raises T2VError for a seed out of range, if noise is drawn at all.
+    """
+    if kind == "none":
+        return None
+    return BrownianNoise(x, seed) if kind == "brownian" else noise_source(x, seed)
+
+
 def noise_source(x: Tensor, seed: int) -> NoiseSource:
     """The fresh noise of a sampler's steps: each call draws x's shape, in x's dtype and on x's device.
 
@@ -52,6 +63,56 @@ def noise_source(x: Tensor, seed: int) -> NoiseSource:
     """
     generator = _generator(seed, offset=1)
     return lambda sigma, sigma_next: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+
+class BrownianNoise:
+    """The increments of one Brownian path W in sigma, divided by the root of their length: unit-variance noise.
+
+    Called with (sigma, sigma_next), sigma the higher: (W(sigma_next) - W(sigma)) / sqrt(sigma - sigma_next), of x's
+    shape, in its dtype and on its device. Unlike those of `noise_source`, calls that overlap agree with each other:
+    their correlation is the length they share over the root of the product of their lengths. Calls that do not
+    overlap are independent.
+
+    The path is drawn where it is asked for: an independent increment beyond the points already drawn, a Brownian
+    bridge between them. What lies above the last call's sigma is forgotten, so that no more tensors are held than
+    there are points ahead: sigma must not rise from one call to the next.
+
+    x: gives shape, dtype and device. seed: as in `noise_source`.
+
+    Raises T2VError when called for a step that does not descend, or that starts above the one before.
+    """
+
+    def __init__(self, x: Tensor, seed: int) -> None:
+        self._normal = noise_source(x, seed)
+        self._sigma = math.inf
+        self._ahead: dict[float, Tensor] = {}  # W(s) - W(self._sigma) at the points s drawn below it
+
+    def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        start, end = float(sigma), float(sigma_next)
+        if not end < start <= self._sigma:
+            raise T2VError(
+                f"Brownian noise was asked for sigma {start} to {end} after {self._sigma}; it is drawn downwards"
+            )
+        self._move_to(start)
+        return self._increment(end) / math.sqrt(start - end)
+
+    def _move_to(self, sigma: float) -> None:
+        if self._ahead and sigma < self._sigma:
+            passed = self._increment(sigma)
+            self._ahead = {s: w - passed for s, w in self._ahead.items() if s < sigma}
+        self._sigma = sigma
+
+    def _increment(self, sigma: float) -> Tensor:
+        """W(sigma) - W(self._sigma)."""
+        if sigma not in self._ahead:
+            above = min((s for s in self._ahead if s > sigma), default=self._sigma)
+            below = max((s for s in self._ahead if s < sigma), default=None)
+            mean, variance = self._ahead.get(above, 0.0), above - sigma
+            if below is not None:
+                share = (above - sigma) / (above - below)
+                mean, variance = mean + share * (self._ahead[below] - mean), variance * (1 - share)
+            self._ahead[sigma] = mean + math.sqrt(variance) * self._normal(above, sigma)
+        return self._ahead[sigma]
 
 
 def _generator(seed: int, offset: int = 0) -> torch.Generator:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import T2VError
 from .guidance import guide
 from .model import GuidanceRescale, VideoModel
-from .noise import noise_source
+from .noise import step_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import BoundSampler, Callback, Denoise
 
@@ -39,7 +39,7 @@ def sample(
     cond, uncond: the texts, `[1 or f, tokens, dim]`; uncond may be None at cfg 1.
     noise: `[f, 4, h, w]`, unit variance (`prepare_noise`).
     sigmas: see `sigmas_for`; empty returns the latents unchanged.
-    seed: of the noise that `euler_ancestral` and `ddim` with eta add.
+    seed: of the fresh noise that the sampler adds, if it does.
     callback: `(step, x, sigma, denoised)` once a step, x and denoised `[f, 4, h, w]` in the model's scale (latents
         times `model.latent_scale`); raising from it cancels.
 
@@ -55,7 +55,7 @@ def sample(
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
     start = latents.to(device, torch.float32) * model.latent_scale
     x = noisy(start, noise.to(start), sigmas[0], model.denoiser.noise_schedule)
-    x = bound(denoise, x, sigmas, noise=noise_source(x, seed), callback=callback)
+    x = bound(denoise, x, sigmas, noise=step_noise(bound.noise, x, seed), callback=callback)
     return (x.float() / model.latent_scale).to(latents.device)
 
 

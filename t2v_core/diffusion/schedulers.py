@@ -68,13 +68,22 @@ SCHEDULERS: dict[str, Callable[[NoiseSchedule, int], Tensor]] = {
 }
 
 
-def sigmas_for(scheduler: str, noise_schedule: NoiseSchedule, steps: int, denoise: float = 1.0) -> Tensor:
+def sigmas_for(
+    scheduler: str,
+    noise_schedule: NoiseSchedule,
+    steps: int,
+    denoise: float = 1.0,
+    *,
+    discard_penultimate: bool = False,
+) -> Tensor:
     """The sigmas a sampler walks down: fp32 `[steps + 1]`, descending, ending in 0.
 
     scheduler: a name in `SCHEDULERS` (`ddim_uniform` may return more than `steps + 1`).
     steps: how many sampler steps, at least 1.
     denoise: 0..1, the share of the way to start at. Below 1 the last `steps + 1` sigmas of a finer noise schedule of
         `int(steps / denoise)` steps; 0 gives an empty tensor. So ComfyUI's KSampler does it.
+    discard_penultimate: take one step more and leave out the last sigma above 0, as KSampler does for samplers that
+        spend their last step badly on it (`Sampler.discards_penultimate`).
 
     Raises T2VError for an unknown scheduler, for steps or denoise out of range.
     """
@@ -90,7 +99,9 @@ def sigmas_for(scheduler: str, noise_schedule: NoiseSchedule, steps: int, denois
     total = steps if whole else int(steps / denoise)
     if total > MAX_STEPS:
         raise T2VError(f"{steps} steps at denoise {denoise} make a noise schedule of {total} steps, above {MAX_STEPS}")
-    sigmas = SCHEDULERS[scheduler](noise_schedule, total)
+    sigmas = SCHEDULERS[scheduler](noise_schedule, total + discard_penultimate)
+    if discard_penultimate:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
     return sigmas if whole else sigmas[-(steps + 1) :]
 
 

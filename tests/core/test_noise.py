@@ -1,6 +1,11 @@
-"""Noise against what ComfyUI's prepare_noise draws: the stream of torch.manual_seed, frame after frame."""
+"""Noise against what ComfyUI's prepare_noise draws, the stream of torch.manual_seed, frame after frame; and the law of
+Brownian noise."""
 
 from __future__ import annotations
+
+import gc
+import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2v_core.diffusion import noise_source, prepare_noise
+from t2v_core.diffusion.noise import BrownianNoise, step_noise
 from t2v_core.errors import T2VError
 
 # Printed by ComfyUI 0.3.64's prepare_noise(torch.zeros(3, 4, 5, 5), 42): rows [0, 0, 0, :5] and [2, 3, 4, :5]; and
@@ -75,6 +81,95 @@ def test_noise_source_is_seeded_apart_from_the_start():
     start = prepare_noise(x.shape, 42)
     assert abs(float((first * start).mean())) < 0.1
     assert noise_source(x.double(), 2**64 - 1)(1.0, 0.5).dtype == torch.float64
+
+
+MANY = torch.zeros(100_000)  # the standard error of a moment is 0.3 to 0.5%
+
+
+def shared(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """The correlation of a Brownian path's increments over two intervals, each (high, low)."""
+    overlap = max(0.0, min(a[0], b[0]) - max(a[1], b[1]))
+    return overlap / math.sqrt((a[0] - a[1]) * (b[0] - b[1]))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(10.0, 4.0), (10.0, 1.0)],  # as dpmpp_sde asks
+        [(10.0, 1.0), (10.0, 4.0)],  # the bridge
+        [(10.0, 1.0), (10.0, 4.0), (10.0, 8.0), (10.0, 5.0), (10.0, 2.0), (10.0, 0.5)],
+        [(10.0, 1.0), (4.0, 3.0), (3.0, 1.0)],  # 4 is drawn between 10 and 1 though no call has ended there
+        [(10.0, 8.0), (5.0, 2.0), (2.0, 1.0)],
+    ],
+)
+def test_moments_of_brownian_noise(steps):
+    noise = BrownianNoise(MANY, 1)
+    drawn = torch.stack([noise(*step) for step in steps])
+    expected = torch.tensor([[shared(a, b) for b in steps] for a in steps])
+    torch.testing.assert_close(drawn @ drawn.T / MANY.numel(), expected, rtol=0, atol=0.015)
+    torch.testing.assert_close(drawn.mean(1), torch.zeros(len(steps)), rtol=0, atol=0.015)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    levels=st.lists(st.floats(2**-10, 5000.0, width=32), min_size=3, max_size=8, unique=True),
+    order=st.randoms(use_true_random=False),
+)
+def test_increments_add_up(levels, order):
+    """W is one path: over parts of a step, in whatever order the parts' ends were drawn, the increments add up."""
+    levels = sorted(levels, reverse=True)
+    ends = levels[1:]
+    order.shuffle(ends)
+    noise = BrownianNoise(torch.zeros(3, dtype=torch.float64), 5)
+    wholes = {end: noise(levels[0], end) * math.sqrt(levels[0] - end) for end in ends}
+    total = torch.zeros(3, dtype=torch.float64)
+    for high, low in pairwise(levels):
+        total += noise(high, low) * math.sqrt(high - low)
+        torch.testing.assert_close(total, wholes[low], rtol=1e-9, atol=1e-9)
+
+
+def test_brownian_noise_is_seeded_and_shaped():
+    x = torch.zeros(2, 4, 3, 5, dtype=torch.float64)
+    first = BrownianNoise(x, 42)(3.0, 1.0)
+    assert first.shape == x.shape and first.dtype == x.dtype
+    assert torch.equal(first, BrownianNoise(x, 42)(torch.tensor(3.0), torch.tensor(1.0)))
+    assert not torch.equal(first, BrownianNoise(x, 43)(3.0, 1.0))
+    start = torch.randn(x.shape, generator=torch.Generator().manual_seed(42), dtype=x.dtype)
+    assert not torch.allclose(first, start) and not torch.allclose(first, -start)
+
+
+def test_brownian_noise_forgets_what_it_has_passed():
+    x = torch.zeros(7, 13)
+    noise = BrownianNoise(x, 0)
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(o, torch.Tensor) and o.shape == x.shape for o in gc.get_objects())
+
+    before = held()
+    for high, low in pairwise(range(100, 0, -1)):
+        noise(high, high - 0.5)
+        noise(high, low)
+    assert held() <= before + 2
+
+
+@pytest.mark.parametrize(("sigma", "sigma_next"), [(5.0, 6.0), (5.0, 5.0), (9.0, 1.0), (float("nan"), 1.0)])
+def test_brownian_noise_is_drawn_downwards(sigma, sigma_next):
+    noise = BrownianNoise(torch.zeros(2), 0)
+    noise(8.0, 7.0)
+    with pytest.raises(T2VError, match="drawn downwards"):
+        noise(sigma, sigma_next)
+
+
+def test_each_kind_of_step_noise():
+    x = torch.zeros(3)
+    assert step_noise("none", x, 4) is None
+    for kind, source in (("independent", noise_source), ("brownian", BrownianNoise)):
+        noise, expected = step_noise(kind, x, 4), source(x, 4)
+        for step in ((4.0, 2.0), (4.0, 1.0)):  # the first draw is the same in both, the second is not
+            assert torch.equal(noise(*step), expected(*step))
+    with pytest.raises(T2VError, match="seed is -1"):
+        step_noise("brownian", x, -1)
 
 
 @pytest.mark.parametrize(

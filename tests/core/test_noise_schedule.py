@@ -165,3 +165,13 @@ def test_ddim_uniform_may_return_more_than_asked():
 def test_bad_input(call, says):
     with pytest.raises(T2VError, match=says):
         call()
+
+
+def test_discarding_the_penultimate_sigma_keeps_the_number_of_steps():
+    schedule = NoiseSchedule.scaled_linear()
+    for denoise in (1.0, 0.5):
+        sigmas = sigmas_for("normal", schedule, 10, denoise, discard_penultimate=True)
+        longer = sigmas_for("normal", schedule, int(10 / denoise) + 1)
+        assert len(sigmas) == 11
+        assert torch.equal(sigmas, torch.cat([longer[:-2], longer[-1:]])[-11:])
+    assert sigmas_for("normal", schedule, 1, discard_penultimate=True).tolist()[1:] == [0.0]
