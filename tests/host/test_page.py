@@ -1,0 +1,132 @@
+"""Every workflow for people on ComfyUI's own page, in a real browser: it opens, it runs, its video plays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfyui import PACK, PACKS, Server
+from page import Browser, Message, Page
+
+ROOT = PACKS[PACK]
+FOR_PEOPLE = sorted(ROOT.glob("workflows/*.json"))
+SAVERS = {"T2VSaveVideo", "SaveVideo"}
+each_for_people = pytest.mark.parametrize("file", FOR_PEOPLE, ids=lambda file: file.stem)
+
+READY = "window.app?.vueAppReady && 'T2VSampler' in window.LiteGraph.registered_node_types"
+UNKNOWN_TYPES = "app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
+# Dialogs, and the notes that drop down in a corner: a missing node, a failed run, a refused prompt each show one.
+OBJECTIONS = """[...document.querySelectorAll('.p-dialog, .p-toast-message-error, .p-toast-message-warn')]
+    .map(element => element.innerText)"""
+FIT = "app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => new Promise(r => setTimeout(r, 1000)))"
+# Of each node that shows a video, its type and the state of the video.
+VIDEOS = """Object.fromEntries(app.graph.nodes.flatMap(node => {
+    const video = node.widgets?.map(widget => widget.element?.querySelector?.('video')).find(Boolean)
+    return video && video.readyState >= 2
+        ? [[node.type, {duration: video.duration, error: video.error?.message ?? null, width: video.videoWidth}]] : []
+}))"""
+PLAY = "Promise.all([...document.querySelectorAll('video')].map(video => { video.loop = true; return video.play() }))"
+PLAYED = "[...document.querySelectorAll('video')].every(video => video.played.length && video.played.end(0) > 0.3)"
+WIDGETS = "app.graph.nodes.map(node => [node.id, node.type, node.widgets?.map(widget => widget.value) ?? []])"
+
+
+@pytest.fixture
+def page(comfy: Server, browser: Browser) -> Iterator[Page]:
+    """ComfyUI's page, with nothing in the way, and with a console cleared of what ComfyUI itself says as it opens."""
+    comfy.post("/settings/Comfy.TutorialCompleted", True)  # or it opens with the template browser
+    opened = browser.open(comfy.url)
+    opened.wait_for(READY)
+    assert [message for message in opened.console if names_us(message)] == []
+    opened.console.clear()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Where screenshots go: the folder in T2V_SCREENSHOTS, if somebody wants to look at them."""
+    return Path(os.environ.get("T2V_SCREENSHOTS", tmp_path))
+
+
+def load(page: Page, workflow: dict) -> None:
+    """Opens a workflow, all of it in sight: the page makes a node's video when it draws the node."""
+    page.evaluate(f"app.loadGraphData({json.dumps(workflow)}).then(() => null)")
+    page.evaluate(FIT)
+
+
+def names_us(message: Message) -> bool:
+    return f"/extensions/{PACK}/" in message.url or "T2V" in message.text
+
+
+def complaints(page: Page) -> list[Message]:
+    """What the console has against this pack, uncaught exceptions whosever included. Prints the rest."""
+    serious = [message for message in page.console if message.level in ("error", "exception", "warning", "assert")]
+    found = [message for message in serious if names_us(message) or message.level == "exception"]
+    print(*(f"{each.level}: {each.text} {each.url}" for each in serious if each not in found), sep="\n")
+    return found
+
+
+def sent(page: Page) -> dict:
+    """What the page would queue, less what it adds for itself."""
+    graph = page.evaluate("app.graphToPrompt().then(sent => sent.output)")
+    for node in graph.values():
+        node["inputs"].pop("video-preview", None)
+    return graph
+
+
+@each_for_people
+@pytest.mark.usefixtures("first_video")
+def test_a_workflow_opens_runs_and_its_video_plays(page, pictures, file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    load(page, workflow)
+    assert page.evaluate("app.graph.nodes.length") == len(workflow["nodes"])
+    assert page.evaluate(UNKNOWN_TYPES) == []
+    assert page.evaluate(OBJECTIONS) == []
+    assert sent(page) == json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
+
+    page.evaluate("app.queuePrompt(0).then(() => null)")
+    (saver,) = {node["type"] for node in workflow["nodes"]} & SAVERS
+    page.wait_for(f"'{saver}' in {VIDEOS} || {OBJECTIONS}.length", seconds=180)
+    assert page.evaluate(OBJECTIONS) == []
+    video = page.evaluate(VIDEOS)[saver]
+    assert (video["error"], video["duration"] > 0, video["width"] > 0) == (None, True, True)
+    page.evaluate(f"{PLAY}.then(() => null)")
+    page.wait_for(PLAYED)
+    page.screenshot(pictures / f"{file.stem}.png")
+    assert complaints(page) == []
+
+
+def test_a_video_dropped_on_the_page_brings_its_workflow_back(comfy, page, workflow):
+    people = json.loads((ROOT / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
+    run = comfy.run(workflow, people)
+    (video,) = (item for node in run.outputs for item in run.files(node))
+    load(page, people)
+    expected = page.evaluate(WIDGETS)
+    page.evaluate("app.clean(); app.graph.clear()")
+    assert page.evaluate(WIDGETS) == []
+    page.evaluate(
+        f"fetch('/view?' + new URLSearchParams({json.dumps(video)})).then(response => response.blob())"
+        ".then(blob => app.handleFile(new File([blob], 'video.mp4', {type: 'video/mp4'}))).then(() => null)"
+    )
+    page.wait_for("app.graph.nodes.length")
+    assert page.evaluate(WIDGETS) == expected
+
+
+def test_a_node_that_comfyui_lacks_would_be_noticed(page, pictures):
+    workflow = json.loads((ROOT / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
+    workflow["nodes"][0]["type"] = "T2VNoSuchNode"
+    load(page, workflow)
+    assert page.evaluate(UNKNOWN_TYPES) == ["T2VNoSuchNode"]
+    (dialog,) = page.wait_for(f"(found => found.length && found)({OBJECTIONS})")
+    assert "T2VNoSuchNode" in dialog
+    page.screenshot(pictures / "missing_node.png")
+
+
+def test_what_a_script_of_the_pack_throws_would_be_noticed(page):
+    page.evaluate("console.error('T2V: not so'), setTimeout(() => { throw new Error('T2V broke') })")
+    page.wait_for("new Promise(resolve => setTimeout(() => resolve(true), 200))")
+    found = [(message.level, message.text.splitlines()[0]) for message in complaints(page)]
+    assert found == [("error", "T2V: not so"), ("exception", "Error: T2V broke")]
