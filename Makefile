@@ -11,7 +11,8 @@ unexport TORCH
 export OMP_WAIT_POLICY := PASSIVE
 
 # The prompt reaches the program through the environment, as typed: neither make nor the shell reads a $ or a quote in it.
-ifneq ($(origin PROMPT),undefined)
+# From the command line only: shells have a variable of that name for themselves.
+ifeq ($(origin PROMPT),command line)
 export T2V_PROMPT := $(value PROMPT)
 unexport PROMPT
 SET_PROMPT := --set "Prompt.text=$$T2V_PROMPT"

@@ -170,6 +170,7 @@ def test_make_demo_hands_the_prompt_over_as_typed(tmp_path, prompt):
         (tmp_path / ".venv" / name).touch()
     theirs = ("MAKE", "MFLAGS", "TORCH", "PROMPT", "T2V_")  # of the make that runs these tests
     environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    environment["PROMPT"] = "%n@%m %# "  # a shell's own, which is not ours
     command = ["make", "-s", "demo", *([] if prompt is None else [f"PROMPT={prompt}"])]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     expected = ["-m", "headless", "run", "workflows/api/text_to_video.json", "--out", "output"]
