@@ -80,9 +80,15 @@ def test_code_out_of_data_is_caught(source, found):
     assert dangers(source.encode()) == found
 
 
+# One file on purpose: people copy it into programs of their own.
+LONGER = {"api_client/client.py": 700}
+
+
 def test_files_stay_short():
-    lengths = {str(f.relative_to(ROOT)): len(f.read_bytes().splitlines()) for f in files(ROOT, ".py", ".js", ".mjs")}
-    assert {file: length for file, length in lengths.items() if length > 400} == {}
+    lengths = {
+        f.relative_to(ROOT).as_posix(): len(f.read_bytes().splitlines()) for f in files(ROOT, ".py", ".js", ".mjs")
+    }
+    assert {file: length for file, length in lengths.items() if length > LONGER.get(file, 400)} == {}
 
 
 def test_the_librarys_public_names_have_docstrings():

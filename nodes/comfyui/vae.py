@@ -14,6 +14,17 @@ ENCODE_BYTES = 160
 DECODE_BYTES = 225
 
 
+class WholePatcher(comfy.model_patcher.ModelPatcher):
+    """Loads its network whole or not at all, also under `--novram`: layers of PyTorch's own cannot run from two
+    memories, and ComfyUI would leave all of them in the one they are in."""
+
+    def partially_load(self, device_to, extra_memory=0, *args, **kwargs):
+        return super().partially_load(device_to, 2 * self.model_size(), *args, **kwargs)
+
+    def partially_unload(self, device_to, memory_to_free=0, *args, **kwargs):
+        return 0  # so ComfyUI unloads all of it
+
+
 class ComfyVAE(comfy.sd.VAE):
     """ComfyUI's VAE around our network.
 
@@ -29,9 +40,9 @@ class ComfyVAE(comfy.sd.VAE):
         self.latent_channels = network.config.latent_channels
         self.working_dtypes = [torch.float32]
         self.vae_dtype = torch.float32
-        self.disable_offload = True  # its layers are PyTorch's own, which cannot run from two memories
+        self.disable_offload = True
         self.memory_used_encode = lambda shape, dtype: shape[2] * shape[3] * ENCODE_BYTES
         self.memory_used_decode = lambda shape, dtype: shape[2] * shape[3] * self.upscale_ratio**2 * DECODE_BYTES
-        self.patcher = comfy.model_patcher.ModelPatcher(
+        self.patcher = WholePatcher(
             network, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
         )
