@@ -32,9 +32,6 @@ DECODED_AT_ONCE = 16  # at most, however much memory there is: between two batch
 class ComfyHost:
     """Implements `nodes.host.Host`."""
 
-    def __init__(self):
-        files.register()
-
     def model_names(self) -> list[str]:
         return files.model_names()
 

@@ -37,7 +37,13 @@ class Installation:
 
     def command(self) -> list[str]:
         """The command that starts a server, to which options are added."""
-        return [str(self.python), str(HERE / "launch.py"), str(self.root / "main.py")]
+        launcher = "launch_lts.py" if self.is_package else "launch.py"
+        return [str(self.python), str(HERE / launcher), str(self.root / "main.py")]
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is the fork that can be installed by pip, whose server is a module of the package."""
+        return (self.root / "comfy" / "cmd" / "main.py").is_file()
 
     def has_option(self, option: str) -> bool:
         return option in (self.root / "comfy" / "cli_args.py").read_text(encoding="utf-8")
@@ -119,7 +125,10 @@ class Server(Client):
         if self.installation.has_option("--disable-api-nodes"):  # their services are on the network
             command += ["--disable-api-nodes"]
         if self.installation.has_option("--database-url"):  # else it lies in ComfyUI's own folder
-            command += ["--database-url", "sqlite:///:memory:"]
+            database = f"/{self.base}/comfyui.db" if self.installation.is_package else ":memory:"
+            command += ["--database-url", f"sqlite:///{database}"]
+        if self.installation.is_package:  # it would hash every model
+            command += ["--disable-assets-autoscan"]
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **offline, "PYTHONUNBUFFERED": "1"}
         with self.log_file.open("ab") as log:

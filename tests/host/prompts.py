@@ -24,7 +24,9 @@ from torch import Tensor
 
 ANSWER_SECONDS = 60
 RUN_SECONDS = 300
-PREVIEW_IMAGE = 1  # the type of a binary message: a type and a picture's format, big-endian, then the picture
+# A binary message: its type, the length of some JSON, the JSON, a picture; integers are big-endian.
+PREVIEW_IMAGE = 4
+WANTS_PREVIEWS = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,10 @@ class Client:
     def queued(self) -> list[str]:
         """The ids of the prompts that run or wait, the running one first."""
         state = self.get_json("/queue")
-        return [entry[1] for entry in [*state["queue_running"], *sorted(state["queue_pending"])]]
+        entries = [*state["queue_running"], *state["queue_pending"]]
+        pairs = [entry[:2] if isinstance(entry, list) else (entry["priority"], entry["prompt_id"]) for entry in entries]
+        running = len(state["queue_running"])
+        return [prompt_id for _, prompt_id in [*pairs[:running], *sorted(pairs[running:])]]
 
     def drop(self, *prompt_ids: str) -> None:
         """Takes prompts that wait out of the queue."""
@@ -201,6 +206,7 @@ class Job:
     async def _submit(self, graph: Mapping, workflow: Mapping | None) -> str:
         client_id = uuid.uuid4().hex
         socket = await self.client.session.ws_connect("/ws", params={"clientId": client_id}, max_msg_size=0)
+        await socket.send_json(WANTS_PREVIEWS)
         extra = {} if workflow is None else {"extra_pnginfo": {"workflow": workflow}}
         prompt = {"prompt": graph, "client_id": client_id, "extra_data": extra}
         async with self.client.session.post("/prompt", json=prompt, raise_for_status=False) as response:
@@ -217,8 +223,9 @@ class Job:
             async with socket:
                 async for message in socket:
                     if message.type is aiohttp.WSMsgType.BINARY:
-                        if struct.unpack_from(">I", message.data)[0] == PREVIEW_IMAGE:
-                            self.previews.append(message.data[8:])
+                        kind, length = struct.unpack_from(">II", message.data)
+                        if kind == PREVIEW_IMAGE:
+                            self.previews.append(message.data[8 + length :])
                         continue
                     kind, data = (json.loads(message.data)[key] for key in ("type", "data"))
                     self._note((kind, data))
@@ -261,11 +268,11 @@ class Job:
         with self._news:
             if not self._news.wait_for(lambda: self._over, seconds):
                 raise TimeoutError(f"the prompt did not end within {seconds} seconds; last: {self.messages[-1:]}")
-        record = self.client.get_json(f"/history/{self.prompt_id}")[self.prompt_id]
-        for kind, report in record["status"]["messages"]:
+        for kind, report in self.messages:
             if kind == "execution_error":
                 raise Failed(report)
             if kind == "execution_interrupted":
                 raise Interrupted(report)
+        record = self.client.get_json(f"/history/{self.prompt_id}")[self.prompt_id]
         seconds = self._ended - self._started
         return Run(self.client, self.prompt_id, record["outputs"], self.messages, self.previews, seconds)

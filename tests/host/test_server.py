@@ -25,15 +25,16 @@ TROUBLE = re.compile(r"warn|error|exception|traceback|failed|missing|unexpected|
 
 def test_the_pack_loads_without_a_word(comfy):
     lines = [line for line in comfy.startup_log.splitlines() if PACK in line or "t2v_core" in line]
-    assert len(lines) == 1
-    assert re.fullmatch(rf" *[\d.]+ seconds: .*/custom_nodes/{PACK}", lines[0])  # "(IMPORT FAILED)" would stand inside
+    # "(IMPORT FAILED)" would stand inside. The fork says nothing of a pack that loads.
+    assert [line for line in lines if not re.fullmatch(rf" *[\d.]+ seconds: .*/custom_nodes/{PACK}", line)] == []
+    assert len(lines) == (not comfy.installation.is_package)
 
 
 @pytest.fixture(scope="session")
 def offered(comfy) -> dict[str, dict]:
     """What /object_info says of the nodes that ComfyUI has from this pack."""
     nodes = comfy.get_json("/object_info")
-    return {name: info for name, info in nodes.items() if info["python_module"] == f"custom_nodes.{PACK}"}
+    return {name: info for name, info in nodes.items() if info["category"].startswith("T2V/")}
 
 
 def test_every_node_of_the_pack_is_offered(offered, pack):
@@ -61,6 +62,8 @@ def test_the_template_browser_gets_every_workflow_and_its_picture(comfy):
     files = sorted(ROOT.glob("workflows/*.json"))
     listed = comfy.get_json("/api/workflow_templates")[PACK]
     assert sorted(listed) == [file.stem for file in files]
+    if comfy.installation.is_package:
+        pytest.skip("this ComfyUI lists the workflows of packs and serves none")
     for file in [*files, *(file.with_suffix(".jpg") for file in files)]:
         assert comfy.get(f"/api/workflow_templates/{PACK}/{file.name}") == file.read_bytes()
 
@@ -215,6 +218,8 @@ def test_extra_model_paths_are_read(comfy_paths, tmp_path):
 
 
 def test_a_server_that_does_not_come_up_says_why(comfy_paths, tmp_path):
+    if comfy_paths.is_package:
+        pytest.skip("this ComfyUI ignores options that it does not know")
     with pytest.raises(RuntimeError, match="unrecognized arguments: --no-such-option"):
         Server(comfy_paths, tmp_path, "--no-such-option")
 
