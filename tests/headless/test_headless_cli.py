@@ -130,12 +130,12 @@ BEFORE_THE_RUN = [
         changed("1", "model_name", "../../x.pth"),
         'node 1 "Load model", input model_name: "../../x.pth" is not in the list',
     ),
+    (changed("7", "filename_prefix", "../evil"), 'node 7 "Save video": filename_prefix: '),
+    (changed("7", "filename_prefix", "/tmp/evil"), 'node 7 "Save video": filename_prefix: '),
+    (changed("7", "filename_prefix", "a/../../evil"), 'node 7 "Save video": filename_prefix: '),
 ]
 DURING_THE_RUN = [
     (changed("4", "num_frames", 0), 'node 4 "Empty latent" (T2VEmptyLatent): num_frames: 0 means'),
-    (changed("7", "filename_prefix", "../evil"), 'node 7 "Save video" (T2VSaveVideo): '),
-    (changed("7", "filename_prefix", "/tmp/evil"), 'node 7 "Save video" (T2VSaveVideo): '),
-    (changed("7", "filename_prefix", "a/../../evil"), 'node 7 "Save video" (T2VSaveVideo): '),
     (changed("2", "text", "(red:nan)"), 'node 2 "Prompt" (T2VTextEncode): '),
 ]
 

@@ -116,8 +116,8 @@ def test_whatever_goes_wrong_in_a_node_is_one_line_naming_it(run, part, workflow
 def test_an_error_of_ours_keeps_its_words(run, part, workflow):
     workflow["4"]["inputs"]["model"] = ["1", 0]
     workflow["5"]["inputs"]["positive"] = ["3", 0]
-    workflow["7"]["inputs"]["filename_prefix"] = "../evil"
-    with pytest.raises(part("t2v_core.errors").T2VError, match=r'node 7 "Save video" \(T2VSaveVideo\): .*\.\./evil'):
+    workflow["3"]["inputs"]["text"] = "(red:nan)"
+    with pytest.raises(part("t2v_core.errors").T2VError, match=r'node 3 "Neg.*" \(T2VTextEncode\): prompt: weight nan'):
         run(workflow)
 
 

@@ -36,6 +36,8 @@ WIDGETS = "app.graph.nodes.map(node => [node.id, node.type, node.widgets?.map(wi
 @pytest.fixture
 def page(comfy: Server, browser: Browser) -> Iterator[Page]:
     """ComfyUI's page, with nothing in the way, and with a console cleared of what ComfyUI itself says as it opens."""
+    if comfy.installation.is_package:
+        pytest.skip("the page of this ComfyUI waits for scripts of other hosts")
     comfy.post("/settings/Comfy.TutorialCompleted", True)  # or it opens with the template browser
     opened = browser.open(comfy.url)
     opened.wait_for(READY)
