@@ -162,10 +162,10 @@ def test_what_the_server_refuses_is_told_node_by_node(run, comfy, tmp_path):
     before = len(comfy.get_json("/history"))
     ended = run(WORKFLOW, "--set", "5.steps=0", "--set", "1.model_name=mine")
     assert ended.code == 2 and comfy.queued() == []
-    assert ended.problems == [
-        "error: node 1 \"Load model\" (T2VLoadModel): Value not in list: model_name: 'mine' not in ['bundled']",
-        'error: node 5 "Sampler" (T2VSampler): Value 0 smaller than min of 1: steps',
-    ]
+    model, steps = ended.problems
+    place = 'error: node 1 "Load model" (T2VLoadModel): '
+    assert model.startswith(f"{place}Value not in list: model_name: 'mine' not in ['bundled'")
+    assert steps == 'error: node 5 "Sampler" (T2VSampler): Value 0 smaller than min of 1: steps'
     graph = json.loads(WORKFLOW.read_text())
     graph["7"]["class_type"] = "NoSuchNode"
     ended = run(write(tmp_path / "unknown.json", graph))
