@@ -60,7 +60,7 @@ class Host(Protocol):
     def sample(
         self, model: Any, positive: list, negative: list, latent: dict, settings: Sampling, noise: Any | None
     ) -> Tensor:
-        """Denoises latent["samples"] `[f, c, h, w]` and returns the same shape, on the CPU.
+        """Denoises latent["samples"] `[f, c, h, w]` and returns the same shape, where the host keeps results.
 
         noise is a NOISE socket's object, or None for the noise that settings.seed gives.
         """
@@ -72,7 +72,7 @@ class Host(Protocol):
         """A copy of the model that samples with the modifier applied; the model itself is left as it was."""
 
     def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
-        """Latents `[f, c, h, w]` to an IMAGE `[f, H, W, 3]`, float32 in 0..1 on the CPU.
+        """Latents `[f, c, h, w]` to an IMAGE `[f, H, W, 3]`, float32 in 0..1, where the host keeps results.
 
         frames_per_batch is how many frames are decoded at once; 0 lets the host choose by the memory there is.
         """
@@ -117,4 +117,8 @@ def _inside_comfyui() -> bool:
 
 def model_names() -> list[str]:
     """What T2VLoadModel lists. Needs no host, because a node's inputs must be readable anywhere."""
-    return current().model_names() if _host is not None or _inside_comfyui() else [BUNDLED]
+    if _host is None and _inside_comfyui():
+        from .comfyui import files  # alone: a list is asked for long before a model is
+
+        return files.model_names()
+    return [BUNDLED] if _host is None else _host.model_names()

@@ -44,6 +44,8 @@ class T2VLoadModel:
 
     @classmethod
     def IS_CHANGED(cls, model_name, weight_dtype):
+        if model_name is None:  # comes over a link, and is not known yet
+            return None
         return host.current().model_stamp(model_name)
 
     def load(self, model_name, weight_dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_sampling
 import comfy.samplers
 from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from einops import rearrange
@@ -21,7 +22,10 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
     """A SAMPLER for any of ComfyUI's nodes, and for `comfy.sample.sample_custom`."""
 
     def run(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        if len(sigmas) < 2:
+            return x
         extra_args = extra_args or {}
+        _check(bound, model.inner_model.model_patcher.get_model_object("model_sampling"))
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
@@ -38,6 +42,15 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
         return x
 
     return comfy.samplers.KSAMPLER(run, inpaint_options=INPAINT.get(bound.name, {}))
+
+
+def _check(bound: BoundSampler, model_sampling: Any) -> None:
+    """A flow model's x is (1 - sigma) x0 + sigma noise: the amounts of fresh noise are others there."""
+    if bound.adds_noise and isinstance(model_sampling, comfy.model_sampling.CONST):
+        raise T2VError(
+            f"sampler_name: {bound.name} adds noise in the way of diffusion models, and this is a flow model; choose "
+            "one that adds none, such as euler or dpmpp_2m, or ComfyUI's own KSampler"
+        )
 
 
 def _noise(bound: BoundSampler, x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSource | None:

@@ -42,7 +42,8 @@ class ComfyVAE(comfy.sd.VAE):
         self.vae_dtype = torch.float32
         self.disable_offload = True
         self.memory_used_encode = lambda shape, dtype: shape[2] * shape[3] * ENCODE_BYTES
-        self.memory_used_decode = lambda shape, dtype: shape[2] * shape[3] * self.upscale_ratio**2 * DECODE_BYTES
+        pixels = self.upscale_ratio**2  # not of `self` below: a cycle would keep the network alive
+        self.memory_used_decode = lambda shape, dtype: shape[2] * shape[3] * pixels * DECODE_BYTES
         self.patcher = WholePatcher(
             network, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
         )

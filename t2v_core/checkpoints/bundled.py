@@ -88,12 +88,17 @@ class BundledConfig:
                 raise CheckpointError(f"config: {name} ({here}) and {there} ({value}) should be equal")
         if self.prompt_length > text.length:
             raise CheckpointError(f"config: prompt_length ({self.prompt_length}) is above text_encoder's {text.length}")
-        if self.prediction not in PREDICTIONS:
-            raise CheckpointError(f"config: prediction is {self.prediction!r:.80}; known are {', '.join(PREDICTIONS)}")
-        if self.latent_scale <= 0 or self.native.fps <= 0:
-            raise CheckpointError("config: latent_scale and native.fps should be above 0")
-        if self.latent_rgb and [len(row) for row in self.latent_rgb] != [3] * (latents + 1):
-            raise CheckpointError(f"config: latent_rgb should have {latents + 1} rows of 3 numbers, or none")
+        check_settings(self, latents)
+
+
+def check_settings(settings: Any, channels: int) -> None:
+    """CheckpointError unless prediction, latent_scale, native and latent_rgb make sense for so many channels."""
+    if settings.prediction not in PREDICTIONS:
+        raise CheckpointError(f"config: prediction is {settings.prediction!r:.80}; known are {', '.join(PREDICTIONS)}")
+    if settings.latent_scale <= 0 or settings.native.fps <= 0:
+        raise CheckpointError("config: latent_scale and native.fps should be above 0")
+    if settings.latent_rgb and [len(row) for row in settings.latent_rgb] != [3] * (channels + 1):
+        raise CheckpointError(f"config: latent_rgb should have {channels + 1} rows of 3 numbers, or none")
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,10 @@ def read_config(file: WeightFile) -> BundledConfig:
     """The settings in a file of `save_bundled`. Raises CheckpointError where they are missing or in conflict."""
     config = metadata.parse(BundledConfig, metadata.load(file.metadata), "metadata")
     _check_size(config.unet, file.tensors)
+    for name, count in (("text_encoder.layers", config.text_encoder.layers),
+                        ("autoencoder.deep_blocks", config.autoencoder.deep_blocks)):  # fmt: skip
+        if count > len(file.tensors):
+            raise CheckpointError(f"metadata: {name} is {count}, more than there are weights in the file")
     return config
 
 

@@ -62,11 +62,18 @@ def parse(kind: type[Settings], value: Any, where: str) -> Settings:
             raise CheckpointError(f"{where} is {value!r:.80}, and should be a list")
         return tuple(parse(get_args(kind)[0], entry, f"{where}[{index}]") for index, entry in enumerate(value))
     accepted = (int, float) if kind is float else (kind,)
-    if type(value) not in accepted or (kind is float and not math.isfinite(value)):
+    if type(value) not in accepted or (kind is float and not _is_finite(value)):
         raise CheckpointError(f"{where} is {value!r:.80}, and should be of type {kind.__name__}")
     if kind is int and not 0 <= value <= LARGEST:
         raise CheckpointError(f"{where} is {value!r:.80}, and should be between 0 and {LARGEST}")
     return kind(value)
+
+
+def _is_finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int beyond every float
+        return False
 
 
 def _parse_fields(kind: type[Settings], values: Any, where: str) -> Settings:

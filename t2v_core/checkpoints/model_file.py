@@ -18,7 +18,14 @@ from ..models.autoencoder import Autoencoder
 from ..models.unet3d import UNet3D
 from ..text.encode import PromptEncoder
 from . import metadata
-from .bundled import AUTOENCODER, TEXT_ENCODER, read_autoencoder, read_config, read_prompt_encoder
+from .bundled import (
+    AUTOENCODER,
+    TEXT_ENCODER,
+    check_settings,
+    read_autoencoder,
+    read_config,
+    read_prompt_encoder,
+)
 from .files import read_weights
 from .load import LAYOUTS, UNetWeights, weights_in
 
@@ -98,6 +105,7 @@ def read_model(path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> M
         unet, stored = weights_in(file), metadata.load(file.metadata)
         known = {field.name for field in fields(ModelSettings)}
         settings = metadata.parse(ModelSettings, {k: v for k, v in stored.items() if k in known}, "metadata")
+        check_settings(settings, unet.config.in_channels)
         if "text_encoder" not in stored:
             return ModelFile(unet, settings, None, None, stored)
         # A program that saved the UNet alone kept all the settings and none of the other weights.

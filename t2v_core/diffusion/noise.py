@@ -58,8 +58,8 @@ def step_noise(kind: NoiseKind, x: Tensor, seed: int) -> NoiseSource | None:
 def noise_source(x: Tensor, seed: int) -> NoiseSource:
     """The fresh noise of a sampler's steps: each call draws x's shape, in x's dtype and on x's device.
 
-    Drawn from seed + 1 as ComfyUI does on the CPU: from the seed itself, the first draw would repeat the noise the
-    clip started from, and the sampler would add to that noise instead of replacing it.
+    Drawn from seed + 1, as ComfyUI has come to do on the CPU: from the seed itself, the first draw would repeat the
+    noise the clip started from, and the sampler would add to that noise instead of replacing it.
     """
     generator = _generator(seed, offset=1)
     return lambda sigma, sigma_next: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from t2v_core.checkpoints import BUNDLED_PATH, ModelSettings, load_bundled, read_model, save_unet
@@ -116,3 +117,31 @@ def test_metadata_goes_before_a_tensor(tmp_path):
     save_file({**tensors, "t2v_config": entry}, tmp_path / "b.safetensors")
     assert read_model(tmp_path / "a.safetensors").settings.prediction == "eps"
     assert read_model(tmp_path / "b.safetensors").settings.prediction == "v"
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({"prediction": "x0"}, "prediction is 'x0'; known are eps, v"),
+        ({"latent_scale": 0.0}, "latent_scale and native.fps should be above 0"),
+        ({"latent_scale": 10**400}, "latent_scale is 1000.*should be of type float"),
+        ({"native": {"width": 8, "height": 8, "num_frames": 1, "fps": -1}}, "native.fps should be above 0"),
+        ({"latent_rgb": [[1.0, 2.0]]}, "latent_rgb should have 5 rows of 3 numbers"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, stored, message):
+    config = UNet3DConfig(widths=(32, 64), attention=(True, False), blocks_per_level=1, context_dim=6, head_dim=4)
+    tensors = load_file(save_unet(UNet3D(config), tmp_path / "plain.safetensors", "modelscope"))
+    save_file(tensors, tmp_path / "file.safetensors", {"config": json.dumps(stored)})
+    with pytest.raises(CheckpointError, match=message):
+        read_model(tmp_path / "file.safetensors")
+
+
+@pytest.mark.parametrize("part", [("text_encoder", "layers"), ("autoencoder", "deep_blocks")])
+def test_a_small_file_cannot_ask_for_a_network_without_end(tmp_path, part):
+    with safe_open(str(BUNDLED_PATH), "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    config[part[0]][part[1]] = 65536
+    save_file(load_file(BUNDLED_PATH), tmp_path / "file.safetensors", {"config": json.dumps(config)})
+    with pytest.raises(CheckpointError, match=f"{part[0]}.{part[1]} is 65536, more than there are weights"):
+        read_model(tmp_path / "file.safetensors")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from prompts import Failed, Graph, Node
 from table import (
     CFG,
     CHANGED,
@@ -169,3 +172,42 @@ def test_texts_are_the_cores():
     x = 3 * torch.randn(FRAMES, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor(3.0)
     assert relative_error(*(core().denoise(x, sigma, words) for words in (core().positive, core().negative))) >= 0.01
+
+
+def custom(
+    comfy, sampler: str, eta: float, model: Callable[[Graph, Node], Node], cut: int | None = None
+) -> torch.Tensor:
+    """A clip of SamplerCustomAdvanced with our SAMPLER, perhaps by the sigmas after `cut` alone."""
+    graph = Graph()
+    loader = graph.add("T2VLoadModel", model_name="bundled", weight_dtype="auto")
+    text = graph.add("CLIPTextEncode", clip=loader[1], text="a red circle")
+    sigmas = graph.add("BasicScheduler", model=loader, scheduler="normal", steps=3, denoise=1.0)
+    if cut is not None:
+        sigmas = graph.add("SplitSigmas", sigmas=sigmas, step=cut)[1]
+    sampled = graph.add(
+        "SamplerCustomAdvanced",
+        noise=graph.add("DisableNoise") if cut else graph.add("RandomNoise", noise_seed=1),
+        guider=graph.add("BasicGuider", model=model(graph, loader), conditioning=text),
+        sampler=graph.add("T2VSamplerSelect", sampler_name=sampler, eta=eta),
+        sigmas=sigmas,
+        latent_image=graph.add("EmptyLatentImage", width=64, height=64, batch_size=2),
+    )
+    saved = graph.add("SaveLatent", samples=sampled, filename_prefix="custom")
+    return comfy.run(graph).latent(saved)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("euler_ancestral", -1.0), ("lcm", -1.0), ("dpmpp_2m_sde", -1.0), ("ddim", 0.5)]
+)
+def test_a_sampler_that_adds_noise_refuses_a_flow_model(comfy, sampler, eta):
+    def as_flow(graph, model):
+        return graph.add("ModelSamplingSD3", model=model, shift=3.0)
+
+    with pytest.raises(Failed, match=f"{sampler} adds noise in the way of diffusion models"):
+        custom(comfy, sampler, eta, as_flow)
+    assert custom(comfy, "ddim", 0.0, as_flow).isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde", "dpmpp_sde", "uni_pc"])
+def test_after_the_last_step_there_is_nothing_to_do(comfy, sampler):
+    assert custom(comfy, sampler, -1.0, lambda graph, model: model, cut=3).count_nonzero() == 0

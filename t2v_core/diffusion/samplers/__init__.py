@@ -110,6 +110,13 @@ class BoundSampler:
         """Which kind of noise to give it."""
         return SAMPLERS[self.name].noise
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether it does with this eta."""
+        row = SAMPLERS[self.name]
+        eta = row.eta if self.eta == OWN_ETA else self.eta
+        return row.noise != "none" and (row.eta is None or eta > 0)
+
     def __call__(
         self,
         denoise: Denoise,
