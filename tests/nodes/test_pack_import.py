@@ -52,3 +52,8 @@ def test_without_a_host_inputs_can_be_listed_and_running_says_what_to_do(part):
     assert nodes.NODE_CLASS_MAPPINGS["T2VLoadModel"].INPUT_TYPES()["required"]["model_name"][0] == ["bundled"]
     with pytest.raises(errors.T2VError, match="python -m headless run"):
         nodes.T2VLoadModel().load("bundled", "auto")
+
+
+def test_a_model_name_that_comes_over_a_link_is_no_reason_to_load_again(part):
+    """ComfyUI does not know it yet when it asks, and takes an error for a change at every run."""
+    assert part("nodes").T2VLoadModel.IS_CHANGED(None, "auto") is None
