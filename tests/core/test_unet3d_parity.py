@@ -355,3 +355,20 @@ def test_any_clip_from_one_pixel_up(batch, frames, height, width, each_frame, to
     context = torch.randn(batch * frames if each_frame else batch, tokens, 6)
     out = THREE_LEVELS(x, torch.rand(batch) * 999, context)
     assert out.shape == x.shape and out.isfinite().all()
+
+
+def test_between_the_attentions_is_where_the_first_was_added(small):
+    _, ours = small
+    x, t, context = clip(1, 3, 7, 9, 12)
+
+    class Between(UNetHooks):
+        def between_attentions(self, site, x):
+            return x + (site.kind == "spatial_self") * 0.5
+
+    class First(UNetHooks):
+        def attention(self, site, attend, x, context):
+            return attend(x, context) + (site.kind == "spatial_self") * 0.5
+
+    changed = ours(x, t, context, hooks=Between())
+    assert relative_error(changed, ours(x, t, context, hooks=First())) <= 1e-5
+    assert relative_error(changed, ours(x, t, context)) > 1e-3
