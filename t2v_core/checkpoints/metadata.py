@@ -46,7 +46,7 @@ def with_tensor(metadata: Mapping[str, str], tensor: Tensor) -> dict[str, str]:
     """Metadata completed by what `dump_tensor` made; unchanged where it has settings or the tensor is another's."""
     if KEY in metadata or tensor.dtype is not torch.uint8 or tensor.ndim != 1 or tensor.numel() > LARGEST_TENSOR:
         return dict(metadata)
-    return {**metadata, KEY: bytes(tensor.tolist()).decode(errors="replace")}
+    return {**metadata, KEY: tensor.numpy().tobytes().decode(errors="replace")}
 
 
 def parse(kind: type[Settings], value: Any, where: str) -> Settings:
