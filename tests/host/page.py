@@ -37,6 +37,11 @@ FLAGS = (
     "--no-first-run",
     "--mute-audio",
     "--autoplay-policy=no-user-gesture-required",
+    # A page that the browser takes for hidden has its timers slowed and its videos stopped.
+    "--disable-background-media-suspend",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no network
     f"--window-size={WINDOW}",
 )
@@ -123,6 +128,7 @@ class Browser:
         page = self._pages[session] = Page(self, target, session)
         for domain in ("Runtime", "Log", "Page"):
             page.command(f"{domain}.enable")
+        page.command("Page.bringToFront")
         page.command("Page.navigate", url=url)
         return page
 

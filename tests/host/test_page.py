@@ -28,10 +28,13 @@ VIDEOS = """Object.fromEntries(app.graph.nodes.flatMap(node => {
     return video && video.readyState >= 2
         ? [[node.type, {duration: video.duration, error: video.error?.message ?? null, width: video.videoWidth}]] : []
 }))"""
-# Plays the video of a node, the page's newest for it, and tells whether it went on.
-PLAYED = """(type => {
-    const node = app.graph.nodes.find(node => node.type === type)
-    const video = node.widgets.map(widget => widget.element?.querySelector?.('video')).find(Boolean)
+# The video of a node, the page's newest for it, and what it is doing, for whoever reads why a test failed.
+VIDEO = """app.graph.nodes.find(node => node.type === '{type}').widgets
+    .map(widget => widget.element?.querySelector?.('video')).find(Boolean)"""
+STATE = """(video => ({page: document.visibilityState, paused: video.paused, ready: video.readyState,
+    network: video.networkState, at: video.currentTime, source: video.currentSrc}))"""
+# Plays a video and tells whether it went on.
+PLAYED = """(video => {
     video.loop = true
     video.play().catch(() => {})
     return video.played.length > 0 && video.played.end(0) > 0.3
@@ -63,6 +66,18 @@ def load(page: Page, workflow: dict) -> None:
     """Opens a workflow, all of it in sight: the page makes a node's video when it draws the node."""
     page.evaluate(f"app.loadGraphData({json.dumps(workflow)}).then(() => null)")
     page.evaluate(FIT)
+
+
+def watch(page: Page, type: str) -> None:
+    """Plays the video of a node until it has moved. One that has not within half a minute is loaded once more, as a
+    person would: the browser now and then leaves a file half fetched."""
+    video = VIDEO.replace("{type}", type)
+    try:
+        page.wait_for(f"{PLAYED}({video})", seconds=30)
+    except TimeoutError:
+        print("the video does not move:", page.evaluate(f"{STATE}({video})"))
+        page.evaluate(f"{video}.load()")
+        page.wait_for(f"{PLAYED}({video})", seconds=90)
 
 
 def names_us(message: Message) -> bool:
@@ -101,7 +116,7 @@ def test_a_workflow_opens_runs_and_its_video_plays(page, pictures, file):
     assert page.evaluate(OBJECTIONS) == []
     video = page.evaluate(VIDEOS)[saver]
     assert (video["error"], video["duration"] > 0, video["width"] > 0) == (None, True, True)
-    page.wait_for(f"{PLAYED}('{saver}')", seconds=120)
+    watch(page, saver)
     page.screenshot(pictures / f"{file.stem}.png")
     assert complaints(page) == []
 
