@@ -15,3 +15,18 @@ class GraphError(T2VError):
 
 class VideoError(T2VError):
     """Frames could not be turned into a video file."""
+
+
+class ScheduleError(T2VError):
+    """A prompt schedule or value schedule is wrong.
+
+    `problems` has one `t2v_core.schedules.Problem` for each mistake found, in reading order; the error's text shows
+    them all, each with its line, its column and a caret.
+    """
+
+    def __init__(self, problems):
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(problem) for problem in self.problems)
