@@ -111,6 +111,7 @@ class HeadlessHost:
             sigmas=sigmas,
             cfg=settings.cfg,
             seed=seed,
+            batch_index=latent.get("batch_index"),
             callback=lambda step, *_: report(step + 1),
         )
 

@@ -21,7 +21,7 @@ from ...t2v_core.diffusion import BoundSampler, NativeSize
 from ...t2v_core.errors import T2VError
 from ..host import Sampling
 from . import clip as clips
-from . import compat, files, sampling
+from . import compat, files, modifiers, sampling
 from . import model as models
 from .vae import ComfyVAE
 
@@ -96,7 +96,7 @@ class ComfyHost:
         return sampling.sampler(bound)
 
     def patch(self, model: Any, modifier: Any) -> Any:
-        return sampling.patch(model, modifier)
+        return modifiers.patch(model, modifier)
 
     def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
         frames, images = len(latents), None

@@ -1,4 +1,4 @@
-"""The core's samplers and modifiers as ComfyUI's: a SAMPLER under the host's guider, a patch on the MODEL."""
+"""The core's samplers as ComfyUI's: a SAMPLER under the host's guider."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 import comfy.model_sampling
 import comfy.samplers
 from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
-from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...t2v_core.diffusion import BoundSampler, GuidanceRescale, NoiseSource, rescale_guidance, step_noise
+from ...t2v_core.diffusion import BoundSampler, NoiseSource, step_noise
 from ...t2v_core.errors import T2VError
 
 # Stable Diffusion's DDIM kept a masked area by noise that is not the start's; ComfyUI does so under that name.
@@ -58,29 +57,3 @@ def _noise(bound: BoundSampler, x: Tensor, sigmas: Tensor, seed: int | None) -> 
     if bound.noise != "brownian":
         return step_noise(bound.noise, x, seed or 0)
     return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=True)
-
-
-class RescaledGuidance:
-    """`GuidanceRescale` as a function that ComfyUI calls after guidance, whatever guided."""
-
-    def __init__(self, modifier: GuidanceRescale):
-        self.modifier = modifier
-
-    def __call__(self, args: dict) -> Tensor:
-        x, sigma, denoised, cond = (args[name] for name in ("input", "sigma", "denoised", "cond_denoised"))
-        clips = (rearrange(frames, "f c h w -> 1 c f h w") for frames in (x, denoised, cond))
-        x, denoised, cond = clips
-        out = rescale_guidance(x, sigma[:1], denoised, cond, self.modifier.multiplier)
-        return rearrange(out, "1 c f h w -> f c h w")
-
-
-def patch(model: Any, modifier: Any) -> Any:
-    """A clone of the MODEL with the modifier in place of an earlier one of its kind."""
-    if not isinstance(modifier, GuidanceRescale):
-        raise T2VError(f"unknown model modifier {modifier!r}; the known one is GuidanceRescale")
-    model = model.clone()
-    key = "sampler_post_cfg_function"
-    others = [f for f in model.model_options.get(key, []) if not isinstance(f, RescaledGuidance)]
-    model.model_options[key] = others
-    model.set_model_sampler_post_cfg_function(RescaledGuidance(modifier))
-    return model

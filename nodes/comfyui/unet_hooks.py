@@ -15,11 +15,13 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import apply_control
 from torch import Tensor
 
-from ...t2v_core.models.hooks import AttentionSite, Block, UNetHooks
+from ...t2v_core.models.hooks import AttentionSite, Block, TemporalKind, TemporalScale, UNetHooks
 
 PATCHED = {"spatial_self": "attn1", "spatial_cross": "attn2"}
 # Scores are computed in single precision where the kernel can: in half they overflow in networks of this family.
 PRECISION = torch.float32
+TEMPORAL = "t2v_temporal_strength"
+"""Key in transformer_options: the `TemporalStrength` of a model that has one."""
 
 
 class ComfyHooks(UNetHooks):
@@ -34,6 +36,8 @@ class ComfyHooks(UNetHooks):
         self.control = control
         self.patches = options.get("patches", {})
         self.replacements = options.get("patches_replace", {})
+        temporal = options.get(TEMPORAL)
+        self.scale = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
         # What patches and kernels are told. Spatial transformers are counted from 0; each has one block, of index 0.
         self.options = {**options, "original_shape": list(x.shape), "transformer_index": -1, "block_index": 0}
         self.patches_text_attention = bool(self.replacements.get("attn2")) or any(
@@ -79,6 +83,9 @@ class ComfyHooks(UNetHooks):
         if site.kind not in PATCHED or "middle_patch" not in self.patches:
             return x
         return self._patched("middle_patch", x, self.options)
+
+    def temporal(self, kind: TemporalKind, change: Tensor, frames: int) -> Tensor:
+        return change if self.scale is None else self.scale.temporal(kind, change, frames)
 
     def _patched(self, name: str, h: Tensor, told: dict | None = None) -> Tensor:
         for patch in self.patches.get(name, ()):

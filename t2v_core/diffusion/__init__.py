@@ -3,6 +3,7 @@
 from .denoiser import Denoiser
 from .guidance import guide, rescale_guidance
 from .model import GuidanceRescale, NativeSize, VideoModel
+from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 from .noise import noise_source, prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
 from .sample import sample
@@ -15,10 +16,14 @@ __all__ = [
     "BoundSampler",
     "Denoiser",
     "GuidanceRescale",
+    "GuidanceSchedule",
     "NativeSize",
     "NoiseSchedule",
+    "NoiseSeeds",
     "NoiseSource",
     "Sampler",
+    "StrengthSchedule",
+    "TemporalStrength",
     "VideoModel",
     "guide",
     "noise_source",

@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ..errors import T2VError
 from .denoiser import align, denoised_from_v, v_from_denoised
+from .modifiers import is_one
 
 CondDenoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+Scales = Callable[[Tensor], "float | Sequence[float]"]
+"""The guidance scale at a sigma: one number, or one for each frame."""
 
 
 def guide(
     denoise: CondDenoise,
     cond: Tensor,
     uncond: Tensor | None,
-    scale: float,
+    scale: float | Scales,
     rescale: float = 0.0,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Turn `denoise(x, sigma, cond)` into `(x, sigma) -> denoised` under guidance: Ho and Salimans (arXiv 2207.12598).
 
     cond, uncond: `[b, tokens, dim]`, or `[b * f, tokens, dim]` for one text per frame, for x `[b, c, f, h, w]`.
         Equal token counts run as one batch, uncond first; different ones as two calls, so neither is padded.
-    scale: uncond + scale * (cond - uncond). At 1 only cond runs, and uncond may be None.
+    scale: uncond + scale * (cond - uncond), a number or a function of sigma that returns one, or one for each frame.
+        Where it is 1, for every frame, only cond runs; if it is the number 1, uncond may be None.
     rescale: 0..1, how far to pull the result's spread back to cond's: Lin et al. (arXiv 2305.08891), section 3.4,
         on the velocity as ComfyUI's RescaleCFG does, but over the whole clip, so that frames do not flicker.
 
     Raises T2VError for a scale that is not finite, a rescale out of range, a missing uncond.
     """
-    if not math.isfinite(scale):
-        raise T2VError(f"cfg is {scale}; it must be a finite number")
     if not 0.0 <= rescale <= 1.0:
         raise T2VError(f"guidance rescale is {rescale}; it goes from 0 (off) to 1 (full)")
-    if math.isclose(scale, 1.0):
-        return lambda x, sigma: denoise(x, sigma, cond)
+    if not callable(scale):
+        if not math.isfinite(scale):
+            raise T2VError(f"cfg is {scale}; it must be a finite number")
+        if math.isclose(scale, 1.0):
+            return lambda x, sigma: denoise(x, sigma, cond)
     if uncond is None:
-        raise T2VError(f"cfg {scale} needs a negative conditioning; only cfg 1 does without")
+        named = "a cfg other than 1" if callable(scale) else f"cfg {scale}"
+        raise T2VError(f"{named} needs a negative conditioning; only cfg 1 does without")
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        scales = scale(sigma) if callable(scale) else scale
+        if is_one(scales):
+            return denoise(x, sigma, cond)
         d_uncond, d_cond = _both(denoise, x, sigma, uncond, cond)
-        denoised = d_uncond + (d_cond - d_uncond) * scale
+        denoised = d_uncond + (d_cond - d_uncond) * by_frame(scales, "1 1 f 1 1", x)
         return rescale_guidance(x, sigma, denoised, d_cond, rescale) if rescale > 0.0 else denoised
 
     return guided
+
+
+def by_frame(scales: float | Sequence[float], axes: str, x: Tensor) -> float | Tensor:
+    """Numbers for each frame in a shape, such as "f 1 1 1", that multiplies x; a single one as it is."""
+    if isinstance(scales, (int, float)):
+        return scales
+    return rearrange(torch.tensor(scales, dtype=x.dtype, device=x.device), f"f -> {axes}")
 
 
 def _both(denoise: CondDenoise, x: Tensor, sigma: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:

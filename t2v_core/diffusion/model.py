@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ..errors import T2VError
 from .denoiser import Denoiser
+from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 
 Modifier = TypeVar("Modifier")
 
@@ -32,7 +33,7 @@ class GuidanceRescale:
             raise T2VError(f"guidance rescale is {self.multiplier}; it goes from 0 (off) to 1 (full)")
 
 
-MODIFIERS: tuple[type, ...] = (GuidanceRescale,)
+MODIFIERS: tuple[type, ...] = (GuidanceRescale, GuidanceSchedule, StrengthSchedule, NoiseSeeds, TemporalStrength)
 
 
 @dataclass(frozen=True)

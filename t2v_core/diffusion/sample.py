@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import T2VError
-from .guidance import guide
+from ..models.hooks import TemporalScale
+from .denoiser import Denoiser
+from .guidance import by_frame, guide
 from .model import GuidanceRescale, VideoModel
-from .noise import step_noise
+from .modifiers import GuidanceSchedule, NoiseSeeds, PerFrame, StrengthSchedule, TemporalStrength, noise_left
+from .noise import prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import BoundSampler, Callback, Denoise
 
@@ -31,15 +35,17 @@ def sample(
     sigmas: Tensor,
     cfg: float,
     seed: int,
+    batch_index: Sequence[int] | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Denoise one clip, doing what ComfyUI does around a sampler.
 
     latents: what to start from, `[f, 4, h, w]`, unscaled as a LATENT wire carries them; zeros for text-to-video.
     cond, uncond: the texts, `[1 or f, tokens, dim]`; uncond may be None at cfg 1.
-    noise: `[f, 4, h, w]`, unit variance (`prepare_noise`).
+    noise: `[f, 4, h, w]`, unit variance (`prepare_noise`). Unless it is all 0, a model with `NoiseSeeds` uses theirs.
     sigmas: see `sigmas_for`; empty returns the latents unchanged.
     seed: of the fresh noise that the sampler adds, if it does.
+    batch_index: the frame numbers for the noise of `NoiseSeeds`; see `prepare_noise`.
     callback: `(step, x, sigma, denoised)` once a step, x and denoised `[f, 4, h, w]` in the model's scale (latents
         times `model.latent_scale`); raising from it cancels.
 
@@ -48,15 +54,53 @@ def sample(
     """
     bound = BoundSampler(sampler) if isinstance(sampler, str) else sampler
     _check(latents, noise, cond, uncond, sigmas)
+    for modifier in model.modifiers:
+        if isinstance(modifier, PerFrame):
+            modifier.check(len(latents))
     device = model.denoiser.device
     denoise = _clip_denoiser(model, cond.to(device), None if uncond is None else uncond.to(device), cfg)
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
     start = latents.to(device, torch.float32) * model.latent_scale
-    x = noisy(start, noise.to(start), sigmas[0], model.denoiser.noise_schedule)
+    noise = _noise(model, noise, batch_index).to(start)
+    strength = model.modifier(StrengthSchedule)
+    if strength is not None:
+        denoise = _keeping(denoise, strength, model.denoiser.noise_schedule, start, noise, sigmas[0])
+    x = noisy(start, noise, sigmas[0], model.denoiser.noise_schedule)
     x = bound(denoise, x, sigmas, noise=step_noise(bound.noise, x, seed), callback=callback)
-    return (x.float() / model.latent_scale).to(latents.device)
+    result = (x.float() / model.latent_scale).to(latents.device)
+    return result if strength is None or sigmas[-1] > 0 else strength.restore(result, latents)
+
+
+def _noise(model: VideoModel, noise: Tensor, batch_index: Sequence[int] | None) -> Tensor:
+    """The noise to start from: `NoiseSeeds`' in place of the given, unless a run without noise is asked for."""
+    seeds = model.modifier(NoiseSeeds)
+    if seeds is None or not bool(noise.any()):
+        return noise
+    return seeds.noise(lambda seed: prepare_noise(noise.shape, seed, batch_index), len(noise))
+
+
+def _keeping(
+    denoise: Denoise,
+    strength: StrengthSchedule,
+    noise_schedule: NoiseSchedule,
+    start: Tensor,
+    noise: Tensor,
+    first_sigma: Tensor,
+) -> Denoise:
+    """`denoise` for the frames that are free at a sigma; the others are shown to it as they were, with sigma's noise,
+    and come back as they were, which makes any sampler walk them along their own noise."""
+    strength.check_start(noise_left(noise_schedule, first_sigma), noise)
+
+    def on_frames(x: Tensor, sigma: Tensor) -> Tensor:
+        free = strength.free(noise_left(noise_schedule, sigma))
+        if all(free):
+            return denoise(x, sigma)
+        mask = by_frame(free, "f 1 1 1", x).bool()
+        return torch.where(mask, denoise(torch.where(mask, x, start + noise * sigma), sigma), start)
+
+    return on_frames
 
 
 def noisy(latents: Tensor, noise: Tensor, sigma: Tensor, noise_schedule: NoiseSchedule) -> Tensor:
@@ -68,10 +112,36 @@ def noisy(latents: Tensor, noise: Tensor, sigma: Tensor, noise_schedule: NoiseSc
     return noise * sigma + latents
 
 
+class _Hooked(nn.Module):
+    """A UNet3D that is always called with the same hooks."""
+
+    def __init__(self, network: nn.Module, hooks: TemporalScale):
+        super().__init__()
+        self.network, self.hooks = network, hooks
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return self.network(x, timesteps, context, hooks=self.hooks)
+
+
 def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: float) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
-    rescale = model.modifier(GuidanceRescale)
-    denoise = guide(model.denoiser, cond, uncond, cfg, rescale.multiplier if rescale else 0.0)
+    denoiser, rescale = model.denoiser, model.modifier(GuidanceRescale)
+    temporal, guidance = model.modifier(TemporalStrength), model.modifier(GuidanceSchedule)
+    if temporal is not None:
+        network = _Hooked(denoiser.network, TemporalScale(temporal.attention, temporal.convolution))
+        denoiser = Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
+    if guidance is None:
+        scale = cfg
+    elif not math.isfinite(cfg):
+        raise T2VError(f"cfg is {cfg}; it must be a finite number")
+    elif guidance.always_one(cfg):
+        scale = 1.0
+    else:
+
+        def scale(sigma: Tensor) -> float | tuple[float, ...]:
+            return guidance.scales(cfg, noise_left(denoiser.noise_schedule, sigma))
+
+    denoise = guide(denoiser, cond, uncond, scale, rescale.multiplier if rescale else 0.0)
 
     def on_frames(x: Tensor, sigma: Tensor) -> Tensor:
         return rearrange(denoise(rearrange(x, "f c h w -> 1 c f h w"), sigma), "1 c f h w -> f c h w")

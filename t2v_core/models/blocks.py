@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .hooks import NO_HOOKS, UNetHooks
+
 
 class TemporalConv(nn.Module):
     """Four rounds of norm, silu and a 3-tap convolution over frames, added to the input: `[(b f), c, h, w]` -> same.
@@ -26,12 +28,13 @@ class TemporalConv(nn.Module):
 
         self.conv1, self.conv2, self.conv3, self.conv4 = (layer(dropout) for dropout in (False, True, True, True))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS) -> Tensor:
         h, w = x.shape[2:]
         out = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             out = layer(out)
-        return x + rearrange(out, "b c f (h w) -> (b f) c h w", h=h, w=w)
+        out = rearrange(out, "b c f (h w) -> (b f) c h w", h=h, w=w)
+        return x + hooks.temporal("convolution", out, frames)
 
 
 class ResBlock(nn.Module):
@@ -62,7 +65,7 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else operations.Conv2d(dim_in, dim_out, 1, **where)
         self.temporal_conv = TemporalConv(dim_out, groups, factory)
 
-    def forward(self, x: Tensor, emb: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS) -> Tensor:
         h = self.in_layers(x)
         told = self.emb_layers(emb)  # b (1 or f) c
         told = told.expand(-1, frames, -1).flatten(0, 1)[:, :, None, None]
@@ -72,7 +75,7 @@ class ResBlock(nn.Module):
             h = self.out_layers[1:](h)
         else:
             h = self.out_layers(h + told)
-        return self.temporal_conv(self.skip_connection(x) + h, frames)
+        return self.temporal_conv(self.skip_connection(x) + h, frames, hooks)
 
 
 class Downsample(nn.Module):

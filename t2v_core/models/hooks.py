@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
+
+from ..errors import T2VError
 
 Block = Literal["input", "middle", "output"]
 AttentionKind = Literal["spatial_self", "spatial_cross", "temporal_first", "temporal_second"]
+TemporalKind = Literal["attention", "convolution"]
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,33 @@ class UNetHooks:
     def between_attentions(self, site: AttentionSite, x: Tensor) -> Tensor:
         """After a transformer block added its first attention (`site`) to its input, before its second."""
         return x
+
+    def temporal(self, kind: TemporalKind, change: Tensor, frames: int) -> Tensor:
+        """What a temporal transformer ("attention") or a temporal convolution is about to add to its input.
+
+        `change` `[(b f), c, h, w]`, `frames` of them a clip.
+        """
+        return change
+
+
+NO_HOOKS = UNetHooks()
+
+
+class TemporalScale(UNetHooks):
+    """Scales, frame by frame, what the temporal parts add: x + s (temporal(x) - x), with s 1 as trained.
+
+    attention, convolution: one factor a frame of the clip, or None for 1 everywhere. Raises T2VError when a clip has
+    another number of frames.
+    """
+
+    def __init__(self, attention: Sequence[float] | None, convolution: Sequence[float] | None):
+        self._factors = {"attention": attention, "convolution": convolution}
+
+    def temporal(self, kind: TemporalKind, change: Tensor, frames: int) -> Tensor:
+        factors = self._factors[kind]
+        if factors is None:
+            return change
+        if len(factors) != frames:
+            raise T2VError(f"temporal {kind} strengths are for {len(factors)} frames and the clip has {frames}")
+        factors = torch.tensor(factors, dtype=torch.float32).to(change)
+        return change * factors.repeat(len(change) // frames)[:, None, None, None]

@@ -161,4 +161,5 @@ class TemporalTransformer(nn.Module):
         tokens = self.proj_in(rearrange(tokens, "b c f l -> (b l) f c").contiguous())
         for block in self.transformer_blocks:
             tokens = block(tokens, None, hooks, place)
-        return x + rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)
+        change = rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)
+        return x + hooks.temporal("attention", change, frames)

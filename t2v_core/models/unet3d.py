@@ -220,7 +220,7 @@ class UNet3D(nn.Module):
         """The parts of one block in their order; each is given what its kind takes."""
         for part in [block] if isinstance(block, Downsample) else block:
             if isinstance(part, ResBlock):
-                h = part(h, emb, frames)
+                h = part(h, emb, frames, hooks)
             elif isinstance(part, SpatialTransformer):
                 h = part(h, context, hooks, place)
             elif isinstance(part, TemporalTransformer):

@@ -19,6 +19,8 @@ from comfy.patcher_extension import WrappersMP
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .modify import ProbeModify
+
 FOLDER = "probe"  # in the output folder
 
 
@@ -286,5 +288,5 @@ class ProbeScarce:
 
 
 NODES = [ProbeTensor, ProbeNoise, ProbeTap, ProbeSlow, ProbeOOM, ProbeControlNet, ProbeResiduals, ProbeSlowVAE]
-NODES += [ProbeScarce]
+NODES += [ProbeScarce, ProbeModify]
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -1,0 +1,260 @@
+"""The core's modifiers as patches of a MODEL, obeyed by every sampler node of ComfyUI.
+
+They do their work where a run passes, in wrappers, and not in the slots that hold one function each: so they find what
+other nodes put there, whether before them or after, and go on with it. All but `TemporalStrength` work on any model
+whose latents are a frame batch `[f, c, h, w]`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy.patcher_extension import WrappersMP
+from einops import rearrange
+from torch import Tensor
+
+from ...t2v_core.diffusion import (
+    GuidanceRescale,
+    GuidanceSchedule,
+    NoiseSeeds,
+    StrengthSchedule,
+    TemporalStrength,
+    rescale_guidance,
+)
+from ...t2v_core.diffusion.guidance import by_frame
+from ...t2v_core.diffusion.modifiers import PerFrame, is_one
+from ...t2v_core.errors import T2VError
+from .noise import draw, frame_numbers
+from .unet import ComfyUNet3D
+from .unet_hooks import TEMPORAL
+
+POST_CFG, CFG, CALC = "sampler_post_cfg_function", "sampler_cfg_function", "sampler_calc_cond_batch_function"
+BOTH_TEXTS = "disable_cfg1_optimization"
+
+
+def patch(model: Any, modifier: Any) -> Any:
+    """A clone of the MODEL with the modifier in place of an earlier one of its kind."""
+    apply = MODIFIERS.get(type(modifier))
+    if apply is None:
+        known = ", ".join(kind.__name__ for kind in MODIFIERS)
+        raise T2VError(f"unknown model modifier {modifier!r}; the known ones are {known}")
+    model = model.clone()
+    apply(model, modifier)
+    return model
+
+
+def noise_left(model_sampling: Any, sigma: Tensor) -> float:
+    """1 at the largest sigma of a model's noise schedule to 0 at its smallest, even in its timesteps.
+
+    sigma is equal in all its elements. Equal to `t2v_core.diffusion.modifiers.noise_left` for its noise schedules.
+    """
+    least, most, here = (
+        float(model_sampling.timestep(torch.as_tensor(each)))
+        for each in (model_sampling.sigma_min, model_sampling.sigma_max, sigma.flatten()[0])
+    )
+    return min(max((here - least) / (most - least), 0.0), 1.0)
+
+
+def check(modifier: PerFrame, latents: Tensor) -> None:
+    """Raises T2VError unless the modifier fits these latents, `[f, c, h, w]`."""
+    if latents.ndim != 4:
+        raise T2VError(
+            f"{modifier.what} is for clips that are frame batches, [frames, channels, h, w]; this model's latent is "
+            f"{list(latents.shape)}"
+        )
+    modifier.check(len(latents))
+
+
+class RescaledGuidance:
+    """`GuidanceRescale` as a function that ComfyUI calls after guidance, whatever guided."""
+
+    def __init__(self, modifier: GuidanceRescale):
+        self.modifier = modifier
+
+    def __call__(self, args: dict) -> Tensor:
+        x, sigma, denoised, cond = (args[name] for name in ("input", "sigma", "denoised", "cond_denoised"))
+        clips = (rearrange(frames, "f c h w -> 1 c f h w") for frames in (x, denoised, cond))
+        x, denoised, cond = clips
+        out = rescale_guidance(x, sigma[:1], denoised, cond, self.modifier.multiplier)
+        return rearrange(out, "1 c f h w -> f c h w")
+
+
+class ScheduledGuidance:
+    """`GuidanceSchedule` around one prediction under guidance."""
+
+    def __init__(self, modifier: GuidanceSchedule):
+        self.modifier = modifier
+
+    def __call__(self, executor: Any, x: Tensor, sigma: Tensor, model_options: dict, *args, **kwargs) -> Tensor:
+        check(self.modifier, x)
+        left = noise_left(executor.class_obj.model_patcher.get_model_object("model_sampling"), sigma)
+        options = {**model_options}
+        if self.modifier.frames is None:
+            unneeded, any_needed = False, self.modifier.multiplier(left) != 1.0
+        else:
+            unneeded = is_one(self.modifier.scales(1.0, left))
+            any_needed = not unneeded
+        if any_needed:
+            options[BOTH_TEXTS] = True
+        elif unneeded and _nothing_needs_both(options):
+            options[CALC] = _positive_alone
+        if CFG in options:
+            options[CFG] = self._chained(options[CFG], left)
+        else:
+            options[POST_CFG] = [self._guided(left), *options.get(POST_CFG, [])]
+        return executor(x, sigma, options, *args, **kwargs)
+
+    def _guided(self, left: float) -> Callable[[dict], Tensor]:
+        """Guidance itself, called first of all after ComfyUI's own, whose result it replaces."""
+
+        def guided(args: dict) -> Tensor:
+            scales = self.modifier.scales(args["cond_scale"], left)
+            cond, uncond = args["cond_denoised"], args["uncond_denoised"]
+            if is_one(scales):
+                return cond
+            return uncond + (cond - uncond) * by_frame(scales, "f 1 1 1", cond)
+
+        return guided
+
+    def _chained(self, function: Callable[[dict], Tensor], left: float) -> Callable[[dict], Tensor]:
+        """Another node's guidance with the scale of each frame, by a tensor where it takes one."""
+
+        def guided(args: dict) -> Tensor:
+            scales, x = self.modifier.scales(args["cond_scale"], left), args["input"]
+            if isinstance(scales, float):
+                return function({**args, "cond_scale": scales})
+            try:
+                out = function({**args, "cond_scale": by_frame(scales, "f 1 1 1", x)})
+                if out.shape == x.shape:
+                    return out
+            except (TypeError, ValueError, RuntimeError):
+                pass  # made for one number: compute the clip for each, and take the frames that have it
+            out = torch.empty_like(x)
+            for scale in dict.fromkeys(scales):
+                rows = [frame for frame, its in enumerate(scales) if its == scale]
+                out[rows] = function({**args, "cond_scale": scale})[rows]
+            return out
+
+        return guided
+
+
+def _nothing_needs_both(options: dict) -> bool:
+    """Whether no other node looks at what the negative text predicts."""
+    after = [f for f in options.get(POST_CFG, []) if not isinstance(f, RescaledGuidance)]
+    others = (BOTH_TEXTS, CFG, CALC, "sampler_pre_cfg_function")
+    return not after and not any(options.get(key) for key in others)
+
+
+def _positive_alone(args: dict) -> list[Tensor]:
+    """What ComfyUI does at cfg 1."""
+    options = {key: value for key, value in args["model_options"].items() if key != CALC}
+    conds = [args["conds"][0], None]
+    return comfy.samplers.calc_cond_batch(args["model"], conds, args["input"], args["sigma"], options)
+
+
+class KeptFrames:
+    """`StrengthSchedule`: around a whole run, and as the mask of each of its predictions."""
+
+    def __init__(self, modifier: StrengthSchedule):
+        self.modifier = modifier
+
+    def run(
+        self, executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args, **kwargs
+    ) -> Tensor:
+        """Around `CFGGuider.outer_sample`: latents as they are on a socket."""
+        check(self.modifier, noise)
+        model_sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+        self.modifier.check_start(noise_left(model_sampling, sigmas[0]), noise)
+        if getattr(sampler, "inpaint_options", {}).get("random"):
+            # DDIM would keep frames by other noise than they start from, and they would jump when they are let go.
+            sampler = copy.copy(sampler)
+            sampler.inpaint_options = {**sampler.inpaint_options, "random": False}
+        out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        return out if sigmas[-1] > 0 else self.modifier.restore(out, latent_image)
+
+    def sample(
+        self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor,
+        latent_image: Tensor, denoise_mask: Tensor | None, *args, **kwargs,
+    ) -> Tensor:  # fmt: skip
+        """Around `Sampler.sample`: without a mask, ComfyUI would not ask for one."""
+        key = "denoise_mask_function"
+        model_options = extra_args["model_options"]
+        options = {**model_options, key: self._mask(model_options.get(key))}
+        mask = torch.ones_like(noise) if denoise_mask is None else denoise_mask
+        extra_args = {**extra_args, "model_options": options}
+        return executor(guider, sigmas, extra_args, callback, noise, latent_image, mask, *args, **kwargs)
+
+    def _mask(self, function: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+        """Which frames are free, within the area that a mask and another node's function (or None) leave free."""
+
+        def masked(sigma: Tensor, denoise_mask: Tensor, extra_options: dict) -> Tensor:
+            model_sampling = extra_options["model"].model_patcher.get_model_object("model_sampling")
+            free = self.modifier.free(noise_left(model_sampling, sigma))
+            if function is not None:
+                denoise_mask = function(sigma, denoise_mask, extra_options=extra_options)
+            return denoise_mask * by_frame(free, "f 1 1 1", denoise_mask)
+
+        return masked
+
+
+class SeededNoise:
+    """`NoiseSeeds` around a whole run."""
+
+    def __init__(self, modifier: NoiseSeeds):
+        self.modifier = modifier
+
+    def __call__(self, executor: Any, noise: Tensor, *args, **kwargs) -> Tensor:
+        check(self.modifier, noise)
+        if bool(noise.any()):  # else a node asked for a run without noise
+            seed = kwargs.get("seed", args[6] if len(args) > 6 else None)
+            numbers = None if seed is None else frame_numbers(noise, seed)
+            noise = self.modifier.noise(lambda its: draw(noise.cpu(), its, numbers), len(noise)).to(noise)
+        return executor(noise, *args, **kwargs)
+
+
+def _rescale(model: Any, modifier: GuidanceRescale) -> None:
+    others = [f for f in model.model_options.get(POST_CFG, []) if not isinstance(f, RescaledGuidance)]
+    model.model_options[POST_CFG] = others
+    model.set_model_sampler_post_cfg_function(RescaledGuidance(modifier))
+
+
+def _guidance(model: Any, modifier: GuidanceSchedule) -> None:
+    _wrap(model, WrappersMP.PREDICT_NOISE, modifier, ScheduledGuidance(modifier))
+
+
+def _strength(model: Any, modifier: StrengthSchedule) -> None:
+    kept = KeptFrames(modifier)
+    _wrap(model, WrappersMP.OUTER_SAMPLE, modifier, kept.run)
+    _wrap(model, WrappersMP.SAMPLER_SAMPLE, modifier, kept.sample)
+
+
+def _seeds(model: Any, modifier: NoiseSeeds) -> None:
+    _wrap(model, WrappersMP.OUTER_SAMPLE, modifier, SeededNoise(modifier))
+
+
+def _temporal(model: Any, modifier: TemporalStrength) -> None:
+    if not isinstance(model.get_model_object("diffusion_model"), ComfyUNet3D):
+        raise T2VError(
+            "model: the temporal strength needs a text-to-video model, as T2V Load Model gives; the connected model "
+            "makes pictures or another kind of video, and has no layers of this kind"
+        )
+    model.model_options["transformer_options"][TEMPORAL] = modifier
+
+
+def _wrap(model: Any, kind: str, modifier: Any, wrapper: Callable[..., Tensor]) -> None:
+    key = f"t2v_{type(modifier).__name__}"
+    model.remove_wrappers_with_key(kind, key)
+    model.add_wrapper_with_key(kind, key, wrapper)
+
+
+MODIFIERS: dict[type, Callable[[Any, Any], None]] = {
+    GuidanceRescale: _rescale,
+    GuidanceSchedule: _guidance,
+    StrengthSchedule: _strength,
+    NoiseSeeds: _seeds,
+    TemporalStrength: _temporal,
+}
