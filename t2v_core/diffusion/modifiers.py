@@ -11,6 +11,7 @@ counts, and 1 minus what ComfyUI calls a percent of sampling.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,16 +34,16 @@ def noise_left(noise_schedule: NoiseSchedule, sigma: Tensor) -> float:
     return int(noise_schedule.timestep(sigma.flatten()[0])) / (len(noise_schedule) - 1)
 
 
-class PerFrame:
+class PerFrame(ABC):
     """What modifiers with numbers for each frame have in common."""
 
     what: str
     """Its name in an error."""
 
     @property
+    @abstractmethod
     def num_frames(self) -> int | None:
         """How many frames it has numbers for; None fits any clip."""
-        raise NotImplementedError
 
     def check(self, frames: int) -> None:
         """Raises T2VError unless it fits a latent of so many frames."""
