@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import math
 import operator
@@ -181,8 +182,10 @@ def test_noise_joins_random_numbers_smoothly():
     assert np.abs(parse_values("noise(t, 6)").evaluate(100) - whole).max() > 0.5
 
 
-def survives(text: str) -> None:
+def survives(text: str, most: float = 5.0) -> None:
+    """`most` is in seconds of CPU for one reading, of which there are two, generous where the machine may be busy."""
     for parse in (parse_values, parse_prompts):
+        began = time.process_time()
         try:
             schedule = parse(text)
             hash(schedule)
@@ -190,6 +193,7 @@ def survives(text: str) -> None:
             schedule.check(7)
         except ScheduleError as error:
             assert str(error) and error.problems
+        assert time.process_time() - began <= most, text[:300]
 
 
 @given(st.text())
@@ -209,8 +213,12 @@ def test_mutated_schedules_are_schedules_or_schedule_errors(seed):
 @pytest.mark.timeout(7200)
 def test_a_million_mutated_schedules():
     numbers = random.Random(20)
+    gc.collect()
+    gc.freeze()  # what the test runner holds is no part of what a text costs
     for _ in range(500_000):  # each as values and as prompts
-        survives(mutated(numbers))
+        text = mutated(numbers)
+        survives(text, most=0.05 * math.ceil(len(text.encode()) / KIB64))
+    gc.unfreeze()
 
 
 KIB64 = 64 * 1024
@@ -253,10 +261,7 @@ DENSE = {
 
 @pytest.mark.parametrize("name", [*HOSTILE, *DENSE])
 def test_hostile_texts_cost_little(name):
-    text = (HOSTILE | DENSE)[name][:KIB64]
-    began = time.process_time()
-    survives(text)
-    assert time.process_time() - began < 5  # the machine may be busy; the long test is the strict one
+    survives((HOSTILE | DENSE)[name][:KIB64])
 
 
 @pytest.mark.long
