@@ -3,6 +3,8 @@
 from .latent import T2VEmptyLatent
 from .load import T2VLoadModel
 from .sample import T2VSampler, T2VSamplerSelect
+from .schedule import T2VPromptSchedule, T2VScheduleInspect, T2VValueSchedule
+from .schedule_model import T2VScheduleModel
 from .text import T2VTextEncode
 from .video import T2VDecode, T2VSaveVideo
 
@@ -14,6 +16,10 @@ NODES = [
     T2VSamplerSelect,
     T2VDecode,
     T2VSaveVideo,
+    T2VPromptSchedule,
+    T2VValueSchedule,
+    T2VScheduleModel,
+    T2VScheduleInspect,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
