@@ -1,4 +1,4 @@
-"""The command line: run, validate and list. `python -m headless --help` is its manual."""
+"""The command line: run, validate, list, and show schedules. `python -m headless --help` is its manual."""
 
 from __future__ import annotations
 
@@ -14,29 +14,38 @@ from pathlib import Path
 from .. import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from ..nodes.host import use
 from ..t2v_core.errors import GraphError, T2VError
-from . import overrides
+from . import overrides, schedule
 from .execute import execute
 from .graph import Graph, read_graph
 from .host import HeadlessHost
 from .listing import listing
 from .progress import Progress
 from .validate import check
-from .wording import plain
+from .wording import plain, plain_lines
 
 DONE, FAILED, WRONG = 0, 1, 2  # and 130, see __main__.py
 OUTPUT = "output"
 MOST_PROBLEMS = 50  # lines of errors printed for one file
 EXIT_CODES = (
     "exit codes: 0 done; 1 a node failed while the workflow ran; 2 the command or the workflow file is wrong and "
-    "nothing was run; 130 interrupted. Every error is one line on stderr that starts with 'error:'."
+    "nothing was run; 130 interrupted. Every error is on stderr and starts with 'error:'; it is one line, and below it, "
+    "indented, the place where it is about one in a text."
 )
+
+
+class WrongGraph(GraphError):
+    """Everything that is wrong with a workflow, a message each."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with this program's own form of error line."""
 
     def error(self, message: str):
-        _print_errors([f"{message} (see {self.prog} --help)"])
+        _print_errors([f"{plain(message)} (see {self.prog} --help)"])
         raise SystemExit(WRONG)
 
 
@@ -54,7 +63,7 @@ def main(arguments: list[str]) -> int:
         progress.close()
         if options.debug:
             traceback.print_exception(error)
-        _print_errors(str(error).split("\n"))
+        _print_errors(error.problems if isinstance(error, WrongGraph) else [str(error)])
         return WRONG if isinstance(error, GraphError) else FAILED
     except BrokenPipeError:  # whoever read our stdout has gone; keep Python from writing to it once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,7 +75,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m headless",
-        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI.",
+        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI. Shows schedules.",
         epilog=EXIT_CODES,
     )
     parser.set_defaults(debug=False, quiet=False, progress=False)
@@ -89,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     nodes = commands.add_parser("nodes", help="list the nodes and their inputs")
     nodes.set_defaults(command=_nodes)
     _add_models_option(nodes)
+
+    schedule.add(commands)
     return parser
 
 
@@ -156,14 +167,14 @@ def _nodes(options: argparse.Namespace, progress: Progress) -> int:
 
 
 def _checked_graph(options: argparse.Namespace) -> Graph:
-    """The file with every --set applied. GraphError with everything that is wrong, a line each."""
+    """The file with every --set applied. WrongGraph with everything that is wrong."""
     graph = read_graph(options.file, NODE_DISPLAY_NAME_MAPPINGS)
     problems = overrides.apply(graph, options.settings, NODE_CLASS_MAPPINGS)
     found = check(graph, NODE_CLASS_MAPPINGS)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if problems or found.problems:
-        raise GraphError("\n".join(problems + found.problems))
+        raise WrongGraph(problems + found.problems)
     return graph
 
 
@@ -175,7 +186,7 @@ def _progress_style(options: argparse.Namespace) -> str:
 
 def _print_errors(messages: list[str]) -> None:
     for message in messages[:MOST_PROBLEMS]:
-        print(f"error: {plain(message)}", file=sys.stderr)
+        print(f"error: {plain_lines(message)}", file=sys.stderr)
     if len(messages) > MOST_PROBLEMS:
         print(f"error: and {len(messages) - MOST_PROBLEMS} more", file=sys.stderr)
 

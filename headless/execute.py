@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ..t2v_core.errors import T2VError
+from ..t2v_core.errors import ScheduleError, T2VError
 from .graph import Graph, Node, link_of, sort, sources_of
 from .schema import Input, hidden_of, inputs_of
 from .validate import outputs_of
-from .wording import plain
+from .wording import plain, plain_lines
 
 
 def execute(graph: Graph, classes: dict[str, type]) -> Iterator[tuple[str, dict]]:
@@ -64,6 +64,8 @@ def _run(graph: Graph, node_id: str, node_class: type, arguments: dict[str, Any]
 
 
 def _cause(error: Exception) -> str:
+    if isinstance(error, ScheduleError):
+        return plain_lines(str(error))
     if isinstance(error, T2VError):
         return plain(str(error))
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..t2v_core.errors import GraphError
 from .graph import Graph, link_of, sort
 from .schema import Input, inputs_of
-from .wording import listed, plain, short, shown
+from .wording import listed, plain_lines, short, shown
 
 MOST_NAMED = 100  # nodes that only ComfyUI has, in one line
 COMFYUI_ONLY = "not among this pack's nodes; outside ComfyUI only those run"
@@ -17,7 +17,10 @@ COMFYUI_ONLY = "not among this pack's nodes; outside ComfyUI only those run"
 
 @dataclass
 class Findings:
-    """What a check found: `problems` keep the graph from running, `warnings` do not. One line each."""
+    """What a check found: `problems` keep the graph from running, `warnings` do not.
+
+    One line each; what is wrong inside a text has more, which show the place.
+    """
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -92,7 +95,7 @@ def _check_node(
     if len(found.problems) == before:
         answer = _own_check(classes[node.class_type], constants)
         if answer is not True:
-            found.problems.append(f"{graph.place(node_id)}: {plain(str(answer))}")
+            found.problems.append(f"{graph.place(node_id)}: {plain_lines(str(answer))}")
 
 
 def _check_link(graph: Graph, link: tuple[str, int], declared: Input, classes: dict[str, type]) -> None:

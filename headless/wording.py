@@ -14,6 +14,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """`plain`, line by line: for messages of our own that point into a text with a caret below."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def short(text: str) -> str:
     """`plain`, with the middle left out where it is long."""
     return plain(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}")

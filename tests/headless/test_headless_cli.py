@@ -97,6 +97,21 @@ def test_any_prompt_is_taken(run, quick, tmp_path, text):
     assert (code, err) == (0, "") and len(list((tmp_path / "out").iterdir())) == 1
 
 
+WRONG_AT_ONCE = ({"text": '{"0": "a"\n"5": "b"}', "pre_text": ""}, 2, "line 2, column 1: expected `,`", 0)
+WRONG_LATER = ({"text": "a circle", "pre_text": "`1+`"}, 1, "pre_text, line 1, column 4: expected a number", 3)
+
+
+@pytest.mark.parametrize(("texts", "wanted", "says", "caret"), [WRONG_AT_ONCE, WRONG_LATER])
+def test_a_wrong_schedule_is_shown_with_its_line_and_caret(run, quick, texts, wanted, says, caret):
+    rest = {"num_frames": 3, "fps": 8.0, "app_text": "", "dialect": "auto", "blend": "as written"}
+    quick["2"] = {"class_type": "T2VPromptSchedule", "inputs": {"clip": ["1", 1], **texts, **rest}}
+    code, _, err = run(quick, "--quiet")
+    first, line, below, *more = err.splitlines()
+    assert code == wanted and first.startswith("error: node 2") and says in first
+    assert line == "  " + (texts["pre_text"] or '"5": "b"}') and below == "  " + " " * caret + "^"
+    assert not any(each.startswith("error:") for each in more)
+
+
 def changed(node_id, name, value):
     def change(workflow):
         workflow[node_id]["inputs"][name] = value
