@@ -28,8 +28,8 @@ OUTPUT = "output"
 MOST_PROBLEMS = 50  # lines of errors printed for one file
 EXIT_CODES = (
     "exit codes: 0 done; 1 a node failed while the workflow ran; 2 the command or the workflow file is wrong and "
-    "nothing was run; 130 interrupted. Every error is on stderr and starts with 'error:'; it is one line, and below it, "
-    "indented, the place where it is about one in a text."
+    "nothing was run; 130 interrupted. Every error is one line on stderr that starts with 'error:'; below one about a "
+    "place in a text stands that place, indented."
 )
 
 
