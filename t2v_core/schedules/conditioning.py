@@ -12,6 +12,8 @@ from .prompts import TextTrack
 
 Encode = Callable[[str], tuple[Tensor, Tensor | None]]
 """A text to its features `[1, tokens, dim]` and its pooled vector `[1, dim]`, or None where there is none."""
+LARGEST = 8 * 2**30  # bytes of conditioning; a longer clip is made in parts, each with a schedule of its own
+_BLOCK = 64  # frames that are blended at a time: in double precision they take more room than the rows they become
 PARALLEL = 0.9995  # cosine from which on the way on the sphere is as good as a straight line, and better conditioned
 
 
@@ -23,18 +25,35 @@ def scheduled_rows(encode: Encode, track: TextTrack) -> tuple[Tensor, Tensor | N
     is a pure function of the track's texts and of that frame's place in it: rows of some frames are the same rows in
     the whole.
 
-    Raises T2VError where the encoder gives something else than one clip's features, or a pooled vector only sometimes.
+    Raises T2VError where the encoder gives something else than one clip's features, or a pooled vector only sometimes,
+    and where the rows would take more than LARGEST bytes.
     """
     encoded = [encode(text) for text in track.texts]
     _check(encoded)
     features = _equally_long([cond[0] for cond, _ in encoded], encode)
-    before, after, slerp = (torch.from_numpy(each) for each in (track.before, track.after, track.slerp))
-    weight = torch.from_numpy(track.weight)
-    rows = blend(features[before], features[after], weight, slerp)
+    size = len(track.weight) * features[0].numel() * features.element_size()
+    if size > LARGEST:
+        frames = len(track.weight) * LARGEST // size
+        raise T2VError(
+            f"the prompts of {len(track.weight)} frames would take {size / 2**30:.0f} GiB as conditioning; with this "
+            f"text encoder a schedule may have up to {frames} frames, so make a longer clip in parts"
+        )
+    rows = _blended(features, track)
     if encoded[0][1] is None:
         return rows, None
-    pooled = torch.cat([each for _, each in encoded])
-    return rows, blend(pooled[before], pooled[after], weight, slerp)
+    return rows, _blended(torch.cat([each for _, each in encoded]), track)
+
+
+def _blended(of_texts: Tensor, track: TextTrack) -> Tensor:
+    """What is `[texts, ...]` as a row for each frame."""
+    rows = of_texts.new_empty(len(track.weight), *of_texts.shape[1:])
+    for start in range(0, len(rows), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        before, after, weight, slerp = (
+            torch.from_numpy(each[part]) for each in (track.before, track.after, track.weight, track.slerp)
+        )
+        rows[part] = blend(of_texts[before], of_texts[after], weight, slerp)
+    return rows
 
 
 def blend(first: Tensor, last: Tensor, weight: Tensor, slerp: Tensor) -> Tensor:

@@ -277,3 +277,33 @@ def test_an_image_model(comfy):
     graph.add("SaveLatent", samples=temporal, filename_prefix="image")
     with pytest.raises(Failed, match="temporal strength needs a text-to-video model, as T2V Load Model gives"):
         comfy.run(graph)
+
+
+@pytest.mark.usefixtures("stock_files")
+def test_rows_for_each_frame_on_an_image_model(comfy):
+    """A frame at a key is that of the key's own prompt; one halfway is that of ComfyUI's average of the two."""
+    graph = Graph()
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name="sd15.ckpt")
+    words = {"num_frames": 3, "fps": 8.0, "pre_text": "", "app_text": "", "dialect": "auto", "blend": "linear"}
+    scheduled = graph.add("T2VPromptSchedule", clip=loader[1], text='"0": "a cat --neg fog", "2": "a dog"', **words)
+    cat, dog, fog, nothing = (
+        graph.add("CLIPTextEncode", clip=loader[1], text=text) for text in ("a cat", "a dog", "fog", "")
+    )
+    average = {"conditioning_to_strength": 0.5}
+    animals, mist = (
+        graph.add("ConditioningAverage", conditioning_to=to, conditioning_from=other, **average)
+        for to, other in ((cat, dog), (fog, nothing))
+    )
+    empty = graph.add("EmptyLatentImage", width=32, height=32, batch_size=3)
+    given = {"seed": 3, "steps": 2, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    given |= {"model": loader, "latent_image": empty}
+    rows = [(scheduled[0], scheduled[1]), (cat, fog), (animals, mist), (dog, nothing)]
+    saved = []
+    for positive, negative in rows:
+        samples = graph.add("KSampler", positive=positive, negative=negative, **given)
+        saved.append(graph.add("SaveLatent", samples=samples, filename_prefix="rows"))
+    run = comfy.run(graph)
+    mixed, *plain = (run.latent(node) for node in saved)
+    for frame, expected in enumerate(plain):
+        assert relative_error(mixed[frame], expected[frame]) <= EQUAL, frame
+        assert relative_error(mixed[frame], plain[frame - 1][frame]) > CHANGED, frame

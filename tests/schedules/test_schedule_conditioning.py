@@ -123,3 +123,11 @@ def test_an_encoder_that_gives_something_else_is_refused():
         scheduled_rows(lambda text: (torch.zeros(2, 3, 5), None), found)
     with pytest.raises(T2VError, match="others none"):
         scheduled_rows(lambda text: (torch.zeros(1, 3, 5), torch.zeros(1, 5) if text == "a" else None), found)
+
+
+def test_rows_that_no_memory_would_hold_are_refused():
+    def encode(text: str):
+        return torch.zeros(1, 77, 1024), None
+
+    with pytest.raises(T2VError, match="30000 frames would take 9 GiB .* up to 27235 frames"):
+        scheduled_rows(encode, track("a", 30_000))
