@@ -33,12 +33,18 @@ VIDEO = """app.graph.nodes.find(node => node.type === '{type}').widgets
     .map(widget => widget.element?.querySelector?.('video')).find(Boolean)"""
 STATE = """(video => ({page: document.visibilityState, paused: video.paused, ready: video.readyState,
     network: video.networkState, at: video.currentTime, source: video.currentSrc}))"""
-# Plays a video and tells whether it went on.
-PLAYED = """(video => {
+# Plays a video and tells whether it moves.
+MOVES = """(video => {
     video.loop = true
     video.play().catch(() => {})
-    return video.played.length > 0 && video.played.end(0) > 0.3
+    return video.played.length > 0 && video.played.end(0) > 0
 })"""
+# Goes to the last moment of a video and tells, there, whether it has a picture (readyState >= 2).
+ENDS = """(video => new Promise(tell => {
+    video.pause()
+    video.addEventListener('seeked', () => tell(video.readyState >= 2), {once: true})
+    video.currentTime = video.duration - 0.01
+}))"""
 WIDGETS = "app.graph.nodes.map(node => [node.id, node.type, node.widgets?.map(widget => widget.value) ?? []])"
 
 
@@ -69,15 +75,17 @@ def load(page: Page, workflow: dict) -> None:
 
 
 def watch(page: Page, type: str) -> None:
-    """Plays the video of a node until it has moved. One that has not within half a minute is loaded once more, as a
-    person would: the browser now and then leaves a file half fetched."""
+    """Plays the video of a node until it moves, then shows its end: a busy machine may play too slowly to wait for. One
+    that has not moved within half a minute is loaded once more, as a person would: the browser now and then leaves a
+    file half fetched."""
     video = VIDEO.replace("{type}", type)
     try:
-        page.wait_for(f"{PLAYED}({video})", seconds=30)
+        page.wait_for(f"{MOVES}({video})", seconds=30)
     except TimeoutError:
         print("the video does not move:", page.evaluate(f"{STATE}({video})"))
         page.evaluate(f"{video}.load()")
-        page.wait_for(f"{PLAYED}({video})", seconds=90)
+        page.wait_for(f"{MOVES}({video})", seconds=90)
+    assert page.evaluate(f"{ENDS}({video})")
 
 
 def names_us(message: Message) -> bool:
