@@ -23,7 +23,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 HELD := .venv/held.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean FORCE
+.PHONY: help demo test lint evaluate clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make demo PROMPT="..."       the same with your prompt'
 	@echo 'make test                    ruff, then every test'
 	@echo 'make lint                    ruff alone'
+	@echo 'make evaluate                asks the bundled model for the fixed prompts, reads what it drew (an hour)'
 	@echo 'make clean                   removes .venv and the caches, never your videos'
 	@echo 'PYTHON=... TORCH=...         another interpreter, another PyTorch (now: $(PYTHON), $(TORCH))'
 
@@ -42,6 +43,9 @@ test: lint
 
 lint: .venv/.test
 	@$(PY) -m ruff check --quiet .
+
+evaluate: .venv/.headless
+	@$(PY) -m t2v_core.training evaluate --out runs/evaluation
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

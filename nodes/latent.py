@@ -49,11 +49,11 @@ class T2VEmptyLatent:
 
     @classmethod
     def INPUT_TYPES(cls):
-        side = {"default": 64, "min": PIXELS_PER_LATENT, "max": MAX_SIDE, "step": PIXELS_PER_LATENT}
+        side = {"default": 96, "min": PIXELS_PER_LATENT, "max": MAX_SIDE, "step": PIXELS_PER_LATENT}
         return {
             "required": {
-                "width": ("INT", {**side, "tooltip": "Width in pixels, a multiple of 8. 'bundled' was made for 64."}),
-                "height": ("INT", {**side, "tooltip": "Height in pixels, a multiple of 8. 'bundled' was made for 64."}),
+                "width": ("INT", {**side, "tooltip": "Width in pixels, a multiple of 8. 'bundled' was made for 96."}),
+                "height": ("INT", {**side, "tooltip": "Height in pixels, a multiple of 8. 'bundled' was made for 96."}),
                 "num_frames": (
                     "INT",
                     {

@@ -19,16 +19,28 @@ from ..errors import T2VError
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes of `Autoencoder`: `widths` from the finest level (half the image) to the coarsest (an eighth of it)."""
+    """Sizes of `Autoencoder`."""
 
     widths: tuple[int, ...] = (32, 64, 96)
+    """Channels of the decoder's levels, from the finest to the coarsest, that of the latents."""
     deep_blocks: int = 2
+    """Residual blocks at the coarsest level."""
     latent_channels: int = 4
+    patch: int = 2
+    """Side of the squares of pixels that are one place of the finest level."""
+    encoder_widths: tuple[int, ...] = ()
+    """Channels of the encoder's levels, as many as of the decoder's; empty: the same. Encoding is the easier part."""
+
+    def __post_init__(self) -> None:
+        if self.encoder_widths and len(self.encoder_widths) != len(self.widths):
+            raise T2VError(
+                f"Autoencoder: {len(self.widths)} widths need as many encoder widths, got {len(self.encoder_widths)}"
+            )
 
     @property
     def downscale(self) -> int:
         """Pixels of image per latent, along each side."""
-        return 2 ** len(self.widths)
+        return self.patch * 2 ** (len(self.widths) - 1)
 
 
 class ResidualBlock(nn.Module):
@@ -64,18 +76,19 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig()):  # noqa: B008 (frozen)
         super().__init__()
         self.config = config
-        widths, latent = config.widths, config.latent_channels
-        encoder: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1)]
+        widths, latent, pixels = config.encoder_widths or config.widths, config.latent_channels, 3 * config.patch**2
+        encoder: list[nn.Module] = [nn.PixelUnshuffle(config.patch), nn.Conv2d(pixels, widths[0], 3, padding=1)]
         encoder += [ResidualBlock(widths[0])]
         for finer, coarser in zip(widths, widths[1:], strict=False):
             encoder += [nn.Conv2d(finer, coarser, 3, stride=2, padding=1), ResidualBlock(coarser)]
         encoder += [ResidualBlock(widths[-1]) for _ in range(config.deep_blocks - 1)]
         encoder += [nn.SiLU(), nn.Conv2d(widths[-1], latent, 3, padding=1)]
+        widths = config.widths
         decoder: list[nn.Module] = [nn.Conv2d(latent, widths[-1], 3, padding=1)]
         decoder += [ResidualBlock(widths[-1]) for _ in range(config.deep_blocks)]
         for coarser, finer in zip(widths[::-1], widths[-2::-1], strict=False):
             decoder += [Upsample(coarser, finer), ResidualBlock(finer)]
-        decoder += [nn.SiLU(), nn.Conv2d(widths[0], 12, 3, padding=1), nn.PixelShuffle(2)]
+        decoder += [nn.SiLU(), nn.Conv2d(widths[0], pixels, 3, padding=1), nn.PixelShuffle(config.patch)]
         self.encoder = nn.Sequential(*encoder)
         self.quant = nn.Conv2d(latent, latent, 1)
         self.post_quant = nn.Conv2d(latent, latent, 1)

@@ -28,7 +28,7 @@ class UNet3DConfig:
     in_channels: int = 4
     out_channels: int = 4
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Channels of each level, finest first; the time embedding is four times the first."""
+    """Channels of each level, finest first."""
     attention: tuple[bool, ...] = (True, True, True, False)
     """Which levels have spatial and temporal transformers; the middle block always has."""
     blocks_per_level: int = 2
@@ -49,6 +49,8 @@ class UNet3DConfig:
     """Bundled model: each frame knows its index."""
     coordinates: bool = False
     """Bundled model: two more input channels say where in the frame a pixel is."""
+    embedding_dim: int = 0
+    """Features of the embedding that says noise level, text and frame; 0 is four times the first width."""
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.attention) or not self.widths:
@@ -66,7 +68,7 @@ class UNet3DConfig:
 
     @property
     def time_dim(self) -> int:
-        return 4 * self.widths[0]
+        return self.embedding_dim or 4 * self.widths[0]
 
 
 class UNet3D(nn.Module):

@@ -20,6 +20,14 @@ def warm_constant_linear(step: int, steps: int, warmup: int, hold: float) -> flo
     return 1.0 if step < start else max(0.0, (steps - step) / (steps - start))
 
 
+def warm_root_linear(step: int, steps: int, warmup: int, tail: float) -> float:
+    """Learning-rate factor: linear to 1 over `warmup` steps, then as the root of 1 over the time, and over the last
+    `tail` of the run linear from there to 0. What small differences teach is drowned by large steps; the root leaves
+    them early and never gets stuck (Zhai et al. 2106.04560, section 3.5)."""
+    factor = min((step + 1) / warmup, (warmup / max(step, warmup)) ** 0.5)
+    return factor * min(1.0, (steps - step) / (tail * steps))
+
+
 class Average:
     """Exponential moving average of a network's parameters, `decay` a step, less at first."""
 
@@ -44,21 +52,34 @@ def save(state: dict, path: Path) -> None:
     os.replace(partial, path)
 
 
-def load(path: Path) -> dict:
-    """Read a checkpoint made by `save`; tensors and plain values only, nothing that could run code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+def load(path: Path, mapped: bool = False) -> dict:
+    """Read a checkpoint made by `save`; tensors and plain values only, nothing that could run code.
+
+    mapped: tensors stay in the file, and processes that read it share the memory.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 class Log:
-    """Progress with ETA on the terminal and the same figures as rows of a CSV file."""
+    """Progress with ETA on the terminal and the same figures as rows of a CSV file.
+
+    A run that goes on from step `first` keeps the rows up to there, and adds to them.
+    """
 
     def __init__(self, path: Path, steps: int, every: int, first: int = 0):
         path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[list[str]] = []
+        if first and path.exists():
+            with path.open(newline="") as file:
+                rows = list(csv.reader(file))
+            kept = [row for number, row in enumerate(rows) if number == 0 or int(row[0]) <= first]
         self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file)
+        self.writer.writerows(kept)
         self.steps, self.every, self.first, self.start = steps, every, first, time.monotonic()
+        self.spent = float(kept[-1][1]) if len(kept) > 1 else 0.0
         self.sums: dict[str, float] = {}
-        self.header: list[str] | None = None
+        self.header: list[str] | None = kept[0][2:] if kept else None
         self.count = 0
 
     def add(self, step: int, **figures: float) -> None:
@@ -76,7 +97,7 @@ class Log:
         if self.header is None:
             self.header = list(figures)
             self.writer.writerow(["step", "seconds", *self.header])
-        self.writer.writerow([step, f"{elapsed:.1f}", *(f"{figures[name]:.5g}" for name in self.header)])
+        self.writer.writerow([step, f"{self.spent + elapsed:.1f}", *(f"{figures[name]:.5g}" for name in self.header)])
         self.file.flush()
         left = elapsed / max(step - self.first, 1) * (self.steps - step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())

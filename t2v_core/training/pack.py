@@ -8,15 +8,15 @@ from pathlib import Path
 from ..checkpoints import save_bundled
 from ..diffusion import NativeSize
 from . import autoencoder, denoiser, text
-from .captions import vocabulary
+from .clips.captions import vocabulary
+from .clips.scenes import FRAMES, SIZE
 
 LATENT_SCALE = 0.18215  # Stable Diffusion's, so that ComfyUI's own latent format fits
-NATIVE = NativeSize(width=64, height=64, num_frames=16, fps=8.0)
+NATIVE = NativeSize(width=SIZE, height=SIZE, num_frames=FRAMES, fps=8.0)
 
 
 def pack(run: Path, target: Path) -> Path:
     """Write `target` from the checkpoints `autoencoder.pt`, `text.pt` and `denoiser.pt` in `run`; replaces it."""
-    encoder, _ = text.trained(run / "text.pt")
     images = autoencoder.trained(run / "autoencoder.pt", LATENT_SCALE)
     settings = {
         "vocabulary": vocabulary(),
@@ -30,7 +30,7 @@ def pack(run: Path, target: Path) -> Path:
     return save_bundled(
         target,
         denoiser.trained(run / "denoiser.pt"),
-        encoder,
+        text.trained(run / "text.pt").encoder,
         images,
         settings,
         overwrite=True,

@@ -21,14 +21,16 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
-def in_comfyui(comfy, prompt: str, sampler: str, scheduler: str, cfg: float) -> dict[str, torch.Tensor]:
+def in_comfyui(
+    comfy, prompt: str, sampler: str, scheduler: str, cfg: float, size: int = SIZE, frames: int = FRAMES
+) -> dict[str, torch.Tensor]:
     """The clip in ComfyUI by each of the three ways."""
     graph = Graph()
     model = graph.add("T2VLoadModel", model_name="bundled", weight_dtype="auto")
     common = {"seed": SEED, "steps": STEPS, "cfg": cfg, "sampler_name": sampler, "scheduler": scheduler, "denoise": 1.0}
 
     ours = [graph.add("T2VTextEncode", clip=model[1], text=text) for text in (prompt, NEGATIVE)]
-    latent = graph.add("T2VEmptyLatent", width=SIZE, height=SIZE, num_frames=FRAMES)
+    latent = graph.add("T2VEmptyLatent", width=size, height=size, num_frames=frames)
     sampled = graph.add(
         "T2VSampler",
         model=model,
@@ -41,7 +43,7 @@ def in_comfyui(comfy, prompt: str, sampler: str, scheduler: str, cfg: float) -> 
     saved = {"T2VSampler": graph.add("SaveLatent", samples=sampled, filename_prefix="ours")}
 
     stock = [graph.add("CLIPTextEncode", clip=model[1], text=text) for text in (prompt, NEGATIVE)]
-    empty = graph.add("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=FRAMES)
+    empty = graph.add("EmptyLatentImage", width=size, height=size, batch_size=frames)
     sampled = graph.add("KSampler", model=model, positive=stock[0], negative=stock[1], latent_image=empty, **common)
     saved["KSampler"] = graph.add("SaveLatent", samples=sampled, filename_prefix="stock")
 
@@ -58,11 +60,13 @@ def in_comfyui(comfy, prompt: str, sampler: str, scheduler: str, cfg: float) -> 
     return {way: run.latent(node) for way, node in saved.items()}
 
 
-def headless(nodes, prompt: str, sampler: str, scheduler: str, cfg: float) -> torch.Tensor:
+def headless(
+    nodes, prompt: str, sampler: str, scheduler: str, cfg: float, size: int = SIZE, frames: int = FRAMES
+) -> torch.Tensor:
     """The clip without ComfyUI, by the same nodes."""
     model, clip, _ = nodes.T2VLoadModel().load("bundled", "auto")
     positive, negative = (nodes.T2VTextEncode().encode(clip, text)[0] for text in (prompt, NEGATIVE))
-    (latent,) = nodes.T2VEmptyLatent().make(SIZE, SIZE, FRAMES)
+    (latent,) = nodes.T2VEmptyLatent().make(size, size, frames)
     sampled = nodes.T2VSampler().sample(
         model, SEED, STEPS, cfg, sampler, scheduler, positive, negative, latent, 1.0, 0.0
     )
@@ -86,6 +90,18 @@ def test_headless_and_every_way_in_comfyui_agree(comfy, part, host, case):
     assert expected.shape == (FRAMES, 4, SIZE // 8, SIZE // 8) and expected.std() > 1
     for way, latents in in_comfyui(comfy, *case).items():
         assert relative_error(latents, expected) <= 1e-5, way
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_a_clip_of_the_models_own_size_agrees(comfy, part, host, sampler):
+    native = part("t2v_core.checkpoints").load_bundled().model.native
+    case = (PROMPT, sampler, "normal", 2.5, native.width, native.num_frames)
+    expected = headless(part("nodes"), *case)
+    assert expected.shape == (native.num_frames, 4, native.height // 8, native.width // 8)
+    errors = {way: relative_error(latents, expected) for way, latents in in_comfyui(comfy, *case).items()}
+    print(errors)
+    assert max(errors.values()) <= 1e-5
 
 
 @pytest.mark.parametrize("sampler", ["heun", "uni_pc", "uni_pc_bh2"])

@@ -151,7 +151,7 @@ def test_a_controlnet_without_gain_changes_nothing_and_one_with_it_does(comfy):
     for gain in (None, 0.0, 1.0):
         graph, sampler, saved = sampling()
         if gain is not None:
-            sizes = {"widths": "48,64,80", "blocks_per_level": 1, "context_dim": 96}  # the bundled model's
+            sizes = {"widths": "32,48,64,80", "blocks_per_level": 1, "context_dim": 96}  # the bundled model's
             graph[sampler.id]["inputs"]["positive"] = graph.add(
                 "ControlNetApply",
                 conditioning=graph[sampler.id]["inputs"]["positive"],

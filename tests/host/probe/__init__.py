@@ -175,7 +175,7 @@ class ProbeControlNet:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "widths": ("STRING", {"default": "48,64,80"}),
+                "widths": ("STRING", {"default": "32,48,64,80"}),
                 "blocks_per_level": ("INT", {"default": 1, "min": 1}),
                 "context_dim": ("INT", {"default": 96, "min": 1}),
                 "seed": ("INT", {"max": 2**64 - 1}),
