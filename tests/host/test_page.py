@@ -101,8 +101,9 @@ def complaints(page: Page) -> list[Message]:
 
 
 def sent(page: Page) -> dict:
-    """What the page would queue, less what it adds for itself."""
+    """What the page would queue, less what it adds for itself and what only shows a picture on it."""
     graph = page.evaluate("app.graphToPrompt().then(sent => sent.output)")
+    graph = {key: node for key, node in graph.items() if node["class_type"] != "PreviewImage"}
     for node in graph.values():
         node["inputs"].pop("video-preview", None)
     return graph

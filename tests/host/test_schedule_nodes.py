@@ -11,14 +11,20 @@ from comfyui import Server
 from page import Browser, Page
 from prompts import Graph, Node, Refused
 
+from t2v_core.checkpoints import load_bundled
+from t2v_core.training.clips.captions import plain_caption
+from t2v_core.training.evaluation.changing import AT, switch_list, switched
+from t2v_core.training.evaluation.detect import read_frames
+from t2v_core.training.evaluation.evaluate import Settings
+
 CLIP = {"num_frames": 4, "fps": 8.0}
 READY = "window.app?.vueAppReady && 'T2VScheduleInspect' in window.LiteGraph.registered_node_types"
 SHOWN = "app.graph.nodes[0].widgets.find(widget => widget.name === 'shown').value"
 
 
 def prompts(graph: Graph, clip, text: str, **changes) -> Node:
-    words = {"pre_text": "", "app_text": "", "dialect": "auto", "blend": "as written", **changes}
-    return graph.add("T2VPromptSchedule", clip=clip, text=text, **CLIP, **words)
+    words = {**CLIP, "pre_text": "", "app_text": "", "dialect": "auto", "blend": "as written", **changes}
+    return graph.add("T2VPromptSchedule", clip=clip, text=text, **words)
 
 
 def sampled(graph: Graph, model, positive, negative, cfg: float, seed: int = 5) -> Node:
@@ -57,6 +63,29 @@ def test_the_stock_sampler_takes_rows_lists_and_the_patched_model(comfy: Server)
         torch.testing.assert_close(latents[name], latents["plain"], atol=1e-4, rtol=1e-4)
     for name in ("changed", "curve"):
         assert not torch.allclose(latents[name], latents["plain"], atol=1e-2)
+
+
+def test_the_stock_sampler_switches_where_the_prompt_does(comfy: Server):
+    """The fixed pairs of prompts of the bundled model's evaluation, the second from frame 8 on."""
+    graph, settings, changes = Graph(), Settings(), switch_list()
+    loaded = graph.add("T2VLoadModel", model_name="bundled", weight_dtype="auto")
+    empty = graph.add("EmptyLatentImage", width=96, height=96, batch_size=16)
+    given = {"steps": settings.steps, "cfg": settings.cfg, "sampler_name": settings.sampler}
+    given |= {"scheduler": settings.scheduler, "denoise": 1.0, "model": loaded, "latent_image": empty}
+    saved = []
+    for change in changes:
+        text = json.dumps({"0": plain_caption(change.before), str(AT): plain_caption(change.after)})
+        texts = prompts(graph, loaded[1], text, num_frames=16)
+        sampled = graph.add("KSampler", positive=texts[0], negative=texts[1], seed=change.seed, **given)
+        saved.append(graph.add("SaveLatent", samples=sampled, filename_prefix="switch"))
+    run, autoencoder = comfy.run(graph), load_bundled().autoencoder
+    followed = []
+    for change, node in zip(changes, saved, strict=True):
+        with torch.no_grad():
+            frames = (autoencoder.decode(run.latent(node)) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        followed.append(all(switched(read_frames(frames), change).values()))
+    print(*(change for change, right in zip(changes, followed, strict=True) if not right), sep="\n")
+    assert len(followed) == 20 and sum(followed) >= 16
 
 
 @pytest.mark.parametrize(
