@@ -76,7 +76,7 @@ def test_what_a_clip_shows_survives_being_written():
             assert latents.from_text(latents.to_text(shown)) == shown
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_resumed_run_equals_the_uninterrupted_one(run, tmp_path, workers):
     settings = denoiser.Run(steps=3, batch=2, workers=workers, alone=1, outlined=2, longer=0.4)
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -216,8 +216,8 @@ def vae_among_models(comfy):
 @pytest.mark.parametrize(
     ("mistake", "sampler", "node_type", "message"),
     [
-        (text_of_another_model, k_sampler, "KSampler", r"\[1, 24, 96\].* width 1024: encode .* the CLIP that belongs"),
-        (text_of_another_model, t2v_sampler, "T2VSampler", r"\[1, 24, 96\].* width 1024: encode .* the CLIP that"),
+        (text_of_another_model, k_sampler, "KSampler", r"\[1, 32, 96\].* width 1024: encode .* the CLIP that belongs"),
+        (text_of_another_model, t2v_sampler, "T2VSampler", r"\[1, 32, 96\].* width 1024: encode .* the CLIP that"),
         (
             a_latent_of_video_models,
             k_sampler,

@@ -67,7 +67,7 @@ def test_the_stock_sampler_takes_rows_lists_and_the_patched_model(comfy: Server)
 
 def test_the_stock_sampler_switches_where_the_prompt_does(comfy: Server):
     """The fixed pairs of prompts of the bundled model's evaluation, the second from frame 8 on."""
-    graph, settings, changes = Graph(), Settings(), switch_list()
+    graph, settings, changes = Graph(), Settings(steps=6), switch_list()
     loaded = graph.add("T2VLoadModel", model_name="bundled", weight_dtype="auto")
     empty = graph.add("EmptyLatentImage", width=96, height=96, batch_size=16)
     given = {"steps": settings.steps, "cfg": settings.cfg, "sampler_name": settings.sampler}

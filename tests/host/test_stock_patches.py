@@ -13,7 +13,7 @@ from t2v_core.models.hooks import UNetHooks
 # the last digits of denoised, and so do the sampler's steps of what a Fourier transform and its inverse rounded.
 PARTIAL = {"denoise": 0.6}
 # Pixels and frames of a clip whose middle block has 4x4 tokens.
-LARGE = {"width": 128, "height": 128, "frames": 2}
+LARGE = {"width": 256, "height": 256, "frames": 2}
 
 
 def rows_of(clip: Clip, node: str, off: dict, on: dict, **sampling) -> list:

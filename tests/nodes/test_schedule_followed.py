@@ -7,7 +7,7 @@ def test_a_prompt_that_switches_at_frame_8_is_seen_to_switch_there(part, host):
     nodes, changing = part("nodes"), part("t2v_core.training.evaluation.changing")
     plain_caption = part("t2v_core.training.clips.captions").plain_caption
     read_frames = part("t2v_core.training.evaluation.detect").read_frames
-    settings = part("t2v_core.training.evaluation.evaluate").Settings()
+    settings = part("t2v_core.training.evaluation.evaluate").Settings(steps=6)
     given = {"steps": settings.steps, "cfg": settings.cfg, "sampler_name": settings.sampler}
     given |= {"scheduler": settings.scheduler, "denoise": 1.0, "guidance_rescale": 0.0}
     model, clip, vae = nodes.T2VLoadModel().load("bundled", "auto")
