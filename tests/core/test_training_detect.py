@@ -261,3 +261,11 @@ def test_a_frame_without_a_thing_has_no_names():
     white = BACKGROUNDS["white"]
     assert read_frames(BLANK[:1]) == [Frame("", "", "white", *(pytest.approx(white),) * 2, 0.5, 0.5, 0.0)]
     assert read_frames(NOISE[:1])[0].colour == ""
+
+
+@pytest.mark.parametrize(("off", "things"), [(0.2, 1), (0.5, 2)])
+def test_a_stain_on_the_ground_is_no_thing(off, things):
+    """A square beside the thing, as far off the ground as what a moving camera's squares may be, or as a thing is."""
+    frames = draw(sample_clip(Scene((Thing("blue", "circle", "still"),), "white"), torch.Generator().manual_seed(3)))
+    frames[:, 1:, 4:20, 4:20] -= off / 2**0.5  # green and blue
+    assert len(read(frames.permute(0, 2, 3, 1)).scene.things) == things
