@@ -2,26 +2,29 @@
 
 from .denoiser import Denoiser
 from .guidance import guide, rescale_guidance
-from .model import GuidanceRescale, NativeSize, VideoModel
+from .model import FrameRate, GuidanceRescale, NativeSize, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 from .noise import noise_source, prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
 from .sample import sample
 from .samplers import SAMPLERS, BoundSampler, NoiseSource, Sampler
-from .schedulers import SCHEDULERS, sigmas_for
+from .schedulers import SCHEDULERS, Scheduler, sigmas_for
 
 __all__ = [
     "SAMPLERS",
     "SCHEDULERS",
     "BoundSampler",
     "Denoiser",
+    "FrameRate",
     "GuidanceRescale",
     "GuidanceSchedule",
     "NativeSize",
+    "NetworkScale",
     "NoiseSchedule",
     "NoiseSeeds",
     "NoiseSource",
     "Sampler",
+    "Scheduler",
     "StrengthSchedule",
     "TemporalStrength",
     "VideoModel",

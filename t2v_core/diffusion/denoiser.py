@@ -44,12 +44,15 @@ class Denoiser:
 
     network: called as `network(x, timesteps, context)` with x `[b, c, f, h, w]` scaled to unit variance, timesteps
         `[b]` float and context as passed; returns x's shape.
-    prediction: what the network returns, "eps" (noise) or "v" (velocity); another raises T2VError.
+    prediction: what the network returns, "eps" (noise) or "v" (velocity, not for a noise schedule with a signal);
+        another raises T2VError.
     """
 
     def __init__(self, network: Callable[..., Tensor], noise_schedule: NoiseSchedule, prediction: str):
         if prediction not in PREDICTIONS:
             raise T2VError(f"unknown prediction {prediction!r}; the known ones are {', '.join(PREDICTIONS)}")
+        if prediction == "v" and noise_schedule.signal is not None:
+            raise T2VError("a noise schedule with a signal is for a network that predicts eps; velocity has none")
         self.network = network
         self.noise_schedule = noise_schedule
         self.prediction = prediction
@@ -62,7 +65,7 @@ class Denoiser:
         The network runs in its own dtype, the arithmetic around it in x's, which is also what is returned.
         """
         level = align(sigma, x)
-        scaled = x / (level**2 + 1.0) ** 0.5  # c_in: a unit-variance x0 plus sigma's noise, back to variance 1
+        scaled = x / align(self.noise_schedule.x_scale(sigma), x)  # c_in
         timesteps = self.noise_schedule.timestep(sigma).to(x.device, torch.float32).expand(x.shape[0])
         dtype = self._dtype or x.dtype
         output = self.network(scaled.to(dtype), timesteps, cond.to(x.device, dtype))

@@ -14,7 +14,7 @@ from ..errors import T2VError
 from ..models.hooks import TemporalScale
 from .denoiser import Denoiser
 from .guidance import by_frame, guide
-from .model import GuidanceRescale, VideoModel
+from .model import GuidanceRescale, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, PerFrame, StrengthSchedule, TemporalStrength, noise_left
 from .noise import prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
@@ -62,15 +62,22 @@ def sample(
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
+    noise_schedule, network_scale = model.denoiser.noise_schedule, model.modifier(NetworkScale) is not None
     start = latents.to(device, torch.float32) * model.latent_scale
     noise = _noise(model, noise, batch_index).to(start)
+    if network_scale and not bool(start.any()):
+        noise = _for_unit_variance(noise, sigmas[0], noise_schedule)
     strength = model.modifier(StrengthSchedule)
     if strength is not None:
-        denoise = _keeping(denoise, strength, model.denoiser.noise_schedule, start, noise, sigmas[0])
-    x = noisy(start, noise, sigmas[0], model.denoiser.noise_schedule)
-    x = bound(denoise, x, sigmas, noise=step_noise(bound.noise, x, seed), callback=callback)
+        denoise = _keeping(denoise, strength, noise_schedule, start, noise, sigmas[0])
+    x = noisy(start, noise, sigmas[0], noise_schedule)
+    fresh = {"noise": step_noise(bound.noise, x, seed), "unscaled": noise_schedule.unscaled}
+    x = bound(denoise, x, sigmas, **fresh, callback=callback)
+    if network_scale:
+        x = x / noise_schedule.x_scale(sigmas[-1])
     result = (x.float() / model.latent_scale).to(latents.device)
-    return result if strength is None or sigmas[-1] > 0 else strength.restore(result, latents)
+    unfinished = sigmas[-1] > 0 and not network_scale
+    return result if strength is None or unfinished else strength.restore(result, latents)
 
 
 def _noise(model: VideoModel, noise: Tensor, batch_index: Sequence[int] | None) -> Tensor:
@@ -106,29 +113,44 @@ def _keeping(
 def noisy(latents: Tensor, noise: Tensor, sigma: Tensor, noise_schedule: NoiseSchedule) -> Tensor:
     """Latents with sigma's noise. At the largest sigma and above, the latents are thought to be empty and the noise
     is a little stronger: variance 1 + sigma^2, as x had in training. ComfyUI does so too."""
-    largest = noise_schedule.sigma_max
-    if float(sigma) > largest or math.isclose(float(sigma), largest, rel_tol=1e-5):
-        return noise * (1.0 + sigma**2).sqrt() + latents
+    if _at_largest(sigma, noise_schedule):
+        return noise * noise_schedule.x_scale(sigma) + latents
     return noise * sigma + latents
 
 
-class _Hooked(nn.Module):
-    """A UNet3D that is always called with the same hooks."""
+def _for_unit_variance(noise: Tensor, sigma: Tensor, noise_schedule: NoiseSchedule) -> Tensor:
+    """Noise as strong as makes `noisy` of nothing have variance 1 where the network sees it."""
+    if float(sigma) == 0.0 or _at_largest(sigma, noise_schedule):
+        return noise
+    return noise * (noise_schedule.x_scale(sigma) / sigma)
 
-    def __init__(self, network: nn.Module, hooks: TemporalScale):
+
+def _at_largest(sigma: Tensor, noise_schedule: NoiseSchedule) -> bool:
+    largest = noise_schedule.sigma_max
+    return float(sigma) > largest or math.isclose(float(sigma), largest, rel_tol=1e-5)
+
+
+class _Told(nn.Module):
+    """A UNet3D that is always called with the same frame rate and hooks, each unless it is None."""
+
+    def __init__(self, network: nn.Module, fps: float | None, hooks: TemporalScale | None):
         super().__init__()
-        self.network, self.hooks = network, hooks
+        self.network, self.fps, self.hooks = network, fps, hooks
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        return self.network(x, timesteps, context, hooks=self.hooks)
+        told = {} if self.fps is None else {"fps": torch.full_like(timesteps, self.fps)}
+        if self.hooks is not None:
+            told["hooks"] = self.hooks
+        return self.network(x, timesteps, context, **told)
 
 
 def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: float) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
     denoiser, rescale = model.denoiser, model.modifier(GuidanceRescale)
     temporal, guidance = model.modifier(TemporalStrength), model.modifier(GuidanceSchedule)
-    if temporal is not None:
-        network = _Hooked(denoiser.network, TemporalScale(temporal.attention, temporal.convolution))
+    if temporal is not None or model.fps is not None:
+        hooks = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
+        network = _Told(denoiser.network, model.fps, hooks)
         denoiser = Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
     if guidance is None:
         scale = cfg

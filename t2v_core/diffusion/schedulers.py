@@ -1,12 +1,14 @@
 """Which sigmas a sampler visits. Adding a scheduler is one function and one row of `SCHEDULERS`.
 
 Every row equals ComfyUI's of the same name to fp32 rounding, also where that returns more or fewer sigmas than asked.
+ComfyUI has no `ddim_original`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +45,19 @@ def ddim_uniform(noise_schedule: NoiseSchedule, steps: int) -> Tensor:
     return _append_zero(noise_schedule.sigmas[1::stride].flip(0))
 
 
+def ddim_original(noise_schedule: NoiseSchedule, steps: int) -> Tensor:
+    """The timesteps of `ddim_uniform`, then timestep 0 in place of sigma 0: alpha_bar[0] is where the implementations
+    of DDIM end that ModelScope and VideoCrafter were published with.
+
+    Sources: `GaussianDiffusion.ddim_sample_loop` of modelscope's `video_synthesis/diffusion.py`, and
+    `make_ddim_sampling_parameters` of `lvdm/models/utils_diffusion.py` (github.com/AILab-CVC/VideoCrafter). The last
+    timestep stands for those beyond it, as in the former.
+    """
+    timesteps = torch.arange(1, len(noise_schedule) + 1, max(len(noise_schedule) // steps, 1))
+    timesteps = timesteps.clamp(max=len(noise_schedule) - 1)
+    return noise_schedule.sigmas[torch.cat([timesteps.flip(0), timesteps.new_zeros(1)])]
+
+
 def karras(noise_schedule: NoiseSchedule, steps: int) -> Tensor:
     """Karras et al. (arXiv 2206.00364), eq. 5, with rho = 7."""
     rho = 7.0
@@ -58,13 +73,30 @@ def exponential(noise_schedule: NoiseSchedule, steps: int) -> Tensor:
     )
 
 
-SCHEDULERS: dict[str, Callable[[NoiseSchedule, int], Tensor]] = {
-    "normal": normal,
-    "karras": karras,
-    "exponential": exponential,
-    "sgm_uniform": sgm_uniform,
-    "simple": simple,
-    "ddim_uniform": ddim_uniform,
+@dataclass(frozen=True)
+class Scheduler:
+    """A row of `SCHEDULERS`, callable as its function.
+
+    function: `(noise_schedule, steps) -> sigmas`.
+    network_scale: whether its sigmas end above 0, and are for a model with the modifier `NetworkScale`.
+    """
+
+    function: Callable[[NoiseSchedule, int], Tensor]
+    network_scale: bool = False
+
+    def __call__(self, noise_schedule: NoiseSchedule, steps: int) -> Tensor:
+        """The sigmas, fp32, descending."""
+        return self.function(noise_schedule, steps)
+
+
+SCHEDULERS: dict[str, Scheduler] = {
+    "normal": Scheduler(normal),
+    "karras": Scheduler(karras),
+    "exponential": Scheduler(exponential),
+    "sgm_uniform": Scheduler(sgm_uniform),
+    "simple": Scheduler(simple),
+    "ddim_uniform": Scheduler(ddim_uniform),
+    "ddim_original": Scheduler(ddim_original, network_scale=True),
 }
 
 
@@ -76,14 +108,14 @@ def sigmas_for(
     *,
     discard_penultimate: bool = False,
 ) -> Tensor:
-    """The sigmas a sampler walks down: fp32 `[steps + 1]`, descending, ending in 0.
+    """The sigmas a sampler walks down: fp32 `[steps + 1]`, descending, ending in 0 (`ddim_original` a little above).
 
-    scheduler: a name in `SCHEDULERS` (`ddim_uniform` may return more than `steps + 1`).
+    scheduler: a name in `SCHEDULERS` (`ddim_uniform` and `ddim_original` may return more than `steps + 1`).
     steps: how many sampler steps, at least 1.
     denoise: 0..1, the share of the way to start at. Below 1 the last `steps + 1` sigmas of a finer noise schedule of
         `int(steps / denoise)` steps; 0 gives an empty tensor. So ComfyUI's KSampler does it.
     discard_penultimate: take one step more and leave out the last sigma above 0, as KSampler does for samplers that
-        spend their last step badly on it (`Sampler.discards_penultimate`).
+        spend their last step badly on it (`Sampler.discards_penultimate`). Not where the end itself is above 0.
 
     Raises T2VError for an unknown scheduler, for steps or denoise out of range.
     """
@@ -99,7 +131,9 @@ def sigmas_for(
     total = steps if whole else int(steps / denoise)
     if total > MAX_STEPS:
         raise T2VError(f"{steps} steps at denoise {denoise} make a noise schedule of {total} steps, above {MAX_STEPS}")
-    sigmas = SCHEDULERS[scheduler](noise_schedule, total + discard_penultimate)
+    row = SCHEDULERS[scheduler]
+    discard_penultimate = discard_penultimate and not row.network_scale
+    sigmas = row(noise_schedule, total + discard_penultimate)
     if discard_penultimate:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
     return sigmas if whole else sigmas[-(steps + 1) :]

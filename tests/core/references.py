@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -37,11 +38,11 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 @functools.cache
-def modelscope_module() -> ModuleType:
-    """modelscope's unet_sd.py, loaded by its path: the package around it needs far more than this one file does."""
+def modelscope_module(name: str = "unet_sd") -> ModuleType:
+    """A file of modelscope's, loaded by its path: the package around it needs far more than this one file does."""
     root = importlib.util.find_spec("modelscope").submodule_search_locations[0]
-    path = Path(root) / "models" / "multi_modal" / "video_synthesis" / "unet_sd.py"
-    spec = importlib.util.spec_from_file_location("modelscope_unet_sd", path)
+    path = Path(root) / "models" / "multi_modal" / "video_synthesis" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"modelscope_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -101,6 +102,50 @@ def diffusers_unet(
         norm_num_groups=norm_groups,
     )
     return randomise(network, seed)
+
+
+def as_videocrafter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a UNetSD with fps under the names and in the shapes of VideoCrafter2's UNetModel.
+
+    The two are one network, `lvdm/modules/networks/openaimodel3d.py` of github.com/AILab-CVC/VideoCrafter: the first
+    transformer and the changes of size stand elsewhere, and all temporal transformers but the first project by Linear.
+    """
+    renamed = {}
+    for key, tensor in weights.items():
+        if re.fullmatch(r"(input_blocks\.\d+|output_blocks\.\d+|middle_block)\.2\.proj_(in|out)\.weight", key):
+            tensor = tensor[:, :, 0]
+        key = re.sub(r"^input_blocks\.0\.1\.", "init_attn.0.", key)
+        renamed[re.sub(r"^(input_blocks\.\d+)\.op\.", r"\1.0.op.", key)] = tensor.clone()
+    return renamed
+
+
+def modelscope_autoencoder(checkpoint: Path | None = None, *, seed: int = 0) -> nn.Module:
+    """ModelScope's AutoencoderKL, narrow; of a checkpoint, read as its own program reads one."""
+    sizes = {"double_z": True, "z_channels": 4, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 32}
+    sizes |= {"ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    network = modelscope_module("autoencoder").AutoencoderKL(sizes, 4, ckpt_path=checkpoint)
+    return network.eval() if checkpoint else randomise(network, seed)
+
+
+def diffusers_autoencoder(seed: int = 0) -> nn.Module:
+    """diffusers' AutoencoderKL, narrow."""
+    from diffusers import AutoencoderKL
+
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return randomise(AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, **blocks), seed)
+
+
+def open_clip_tower(layers: int = 3, width: int = 8) -> dict[str, Tensor]:
+    """The text tower of an OpenCLIP model, as its file names it."""
+    shapes = {"token_embedding.weight": (50, width), "positional_embedding": (77, width)}
+    shapes |= {"text_projection": (width, width), "ln_final.weight": (width,), "ln_final.bias": (width,)}
+    for block in (f"transformer.resblocks.{n}" for n in range(layers)):
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= {f"{block}.ln_{n}.{kind}": (width,) for n in (1, 2) for kind in ("weight", "bias")}
+        for name, out, into in (("attn.out_proj", 1, 1), ("mlp.c_fc", 4, 1), ("mlp.c_proj", 1, 4)):
+            shapes |= {f"{block}.{name}.weight": (out * width, into * width), f"{block}.{name}.bias": (out * width,)}
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 def write(network: nn.Module, path: Path) -> Path:

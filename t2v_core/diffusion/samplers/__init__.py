@@ -7,6 +7,7 @@ x = x0 + sigma * noise.
 
   sigmas    `[n + 1]`, descending, above 0 except the last; one step per pair
   noise     `(sigma, sigma_next) -> Tensor`, unit-variance noise of x's shape for that step
+  unscaled  `sigma -> Tensor`, for models whose sigma is not that of alpha_bar: `NoiseSchedule.unscaled`
   callback  `(step, x, sigma, denoised)`, once a step as soon as its first estimate is known; raising cancels
 """
 
@@ -21,12 +22,22 @@ from torch import Tensor
 
 from ...errors import T2VError
 from .ancestral import ddim, euler_ancestral, lcm
-from .common import Callback, Denoise, NoiseSource
+from .common import Callback, Denoise, NoiseSource, Unscaled
 from .dpm_solver import dpmpp_2m, dpmpp_2m_sde, dpmpp_sde
 from .ode import euler, heun
 from .unipc import uni_pc, uni_pc_bh2
 
-__all__ = ["OWN_ETA", "SAMPLERS", "BoundSampler", "Callback", "Denoise", "NoiseKind", "NoiseSource", "Sampler"]
+__all__ = [
+    "OWN_ETA",
+    "SAMPLERS",
+    "BoundSampler",
+    "Callback",
+    "Denoise",
+    "NoiseKind",
+    "NoiseSource",
+    "Sampler",
+    "Unscaled",
+]
 
 OWN_ETA = -1.0
 
@@ -57,9 +68,11 @@ class Sampler:
         *,
         noise: NoiseSource | None = None,
         eta: float = OWN_ETA,
+        unscaled: Unscaled | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Run it. eta -1 means the sampler's own. One that adds no noise ignores noise, one without eta ignores eta."""
+        """Run it. eta -1 means the sampler's own. One that adds no noise ignores noise, one without eta ignores eta,
+        and unscaled is for those with an eta whose noise is independent."""
         if self.noise == "none":
             return self.function(denoise, x, sigmas, callback=callback)
         if self.eta is not None and eta == OWN_ETA:
@@ -68,6 +81,8 @@ class Sampler:
             amount = "" if self.eta is None else f" with eta {eta}"
             raise T2VError(f"{self.function.__name__}{amount} adds noise at each step and was given no noise source")
         chosen = {} if self.eta is None else {"eta": eta}
+        if chosen and self.noise == "independent":
+            chosen["unscaled"] = unscaled
         return self.function(denoise, x, sigmas, noise=noise, callback=callback, **chosen)
 
 
@@ -124,7 +139,9 @@ class BoundSampler:
         sigmas: Tensor,
         *,
         noise: NoiseSource | None = None,
+        unscaled: Unscaled | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
         """Walk x down the sigmas."""
-        return SAMPLERS[self.name](denoise, x, sigmas, noise=noise, eta=self.eta, callback=callback)
+        row = SAMPLERS[self.name]
+        return row(denoise, x, sigmas, noise=noise, eta=self.eta, unscaled=unscaled, callback=callback)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .common import Callback, Denoise, NoiseSource, report
+from .common import Callback, Denoise, NoiseSource, Unscaled, report
 
 
 def ddim(
@@ -17,17 +17,18 @@ def ddim(
     *,
     noise: NoiseSource | None = None,
     eta: float = 0.0,
+    unscaled: Unscaled | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """DDIM: Song et al. (arXiv 2010.02502), eq. 12 in the form of eq. 13 (divided by sqrt(alpha_bar)), and eq. 16.
 
-    eta 0 is deterministic and equals `euler`; 1 is the ancestral sampling of DDPM.
+    eta 0 is deterministic and equals `euler`; 1 is the ancestral sampling of DDPM. unscaled: see `split`.
     """
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         predicted_x0 = denoise(x, sigma)
         report(callback, step, x, sigma, predicted_x0)
         eps = (x - predicted_x0) / sigma
-        kept, added = split(sigma, sigma_next, eta)
+        kept, added = split(sigma, sigma_next, eta, unscaled)
         x = x + (kept - sigma) * eps
         if added > 0:
             x = x + added * noise(sigma, sigma_next)
@@ -41,17 +42,18 @@ def euler_ancestral(
     *,
     noise: NoiseSource | None = None,
     eta: float = 1.0,
+    unscaled: Unscaled | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """An Euler step below the next sigma, then fresh noise up to it.
 
     The step of Karras et al., Algorithm 2, with the noise added after it instead of before, in the amount that
-    DDPM's posterior has (Ho et al., arXiv 2006.11239, eq. 7) at eta 1.
+    DDPM's posterior has (Ho et al., arXiv 2006.11239, eq. 7) at eta 1. unscaled: see `split`.
     """
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         report(callback, step, x, sigma, denoised)
-        sigma_down, sigma_up = split(sigma, sigma_next, eta)
+        sigma_down, sigma_up = split(sigma, sigma_next, eta, unscaled)
         d = (x - denoised) / sigma
         x = x + (sigma_down - sigma) * d if sigma_next > 0 else denoised  # the same, without the cancellation
         if sigma_up > 0:
@@ -79,11 +81,15 @@ def lcm(
     return x
 
 
-def split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+def split(sigma: Tensor, sigma_next: Tensor, eta: float, unscaled: Unscaled | None = None) -> tuple[Tensor, Tensor]:
     """Divide sigma_next^2 into what the step keeps and what fresh noise adds: (sigma_down, sigma_up).
 
     sigma_up is DDIM's sigma_tau(eta) (Song et al., eq. 16) over sqrt(alpha_bar_next), never above sigma_next.
+
+    unscaled: sqrt((1 - alpha_bar) / alpha_bar) of a sigma, for a model whose sigma is another
+        (`NoiseSchedule.unscaled`): VideoCrafter's DDIM takes eq. 16 by alpha_bar there too.
     """
-    sigma_up = eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5
+    of, of_next = (sigma, sigma_next) if unscaled is None else (unscaled(sigma), unscaled(sigma_next))
+    sigma_up = eta * (sigma_next**2 * (of**2 - of_next**2) / of**2) ** 0.5
     sigma_up = torch.minimum(sigma_up, sigma_next)
     return (sigma_next**2 - sigma_up**2) ** 0.5, sigma_up

@@ -8,6 +8,7 @@ from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 NoiseSource = Callable[[Tensor, Tensor], Tensor]
+Unscaled = Callable[[Tensor], Tensor]
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
