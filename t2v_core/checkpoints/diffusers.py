@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor
 
+from ..errors import CheckpointError
 from ..models.unet3d import UNet3DConfig
 from .keymap import KeyMap, Rule
 from .layout import TEMPORAL_CONVOLUTIONS, Layout, Settings, hidden_settings, input_index, places, read_config
@@ -81,6 +82,40 @@ def _config(tensors: Mapping[str, Tensor], settings: Settings) -> UNet3DConfig:
     levels, blocks = _count(named, "down_blocks.{}"), _count(named, "down_blocks.0.resnets.{}")
     attention = tuple(f"down_blocks.{level}.attentions" in named for level in range(levels))
     return read_config(tensors, _key_map(attention, blocks), attention, blocks, settings)
+
+
+# What a network computes with that no field of UNet3DConfig says, as every published config.json has it.
+FIXED = {"act_fn": "silu", "norm_eps": 1e-5, "downsample_padding": 1, "mid_block_scale_factor": 1}
+
+
+def settings_in(stored: Settings) -> Settings:
+    """The sizes that leave no trace in the tensors' shapes, of a `config.json`; those it does not give are left out."""
+    groups = {"norm_groups": stored["norm_num_groups"]} if "norm_num_groups" in stored else {}
+    return {"input_heads": 8, **groups}  # the number of heads is not theirs to choose
+
+
+def check_agreement(stored: Settings, config: UNet3DConfig) -> None:
+    """Raises CheckpointError where a `config.json` says otherwise than the tensors, or asks for what is not built."""
+    types = stored.get("down_block_types")
+    said = {
+        "in_channels": (stored.get("in_channels"), config.in_channels),
+        "out_channels": (stored.get("out_channels"), config.out_channels),
+        "block_out_channels": (stored.get("block_out_channels"), list(config.widths)),
+        "layers_per_block": (stored.get("layers_per_block"), config.blocks_per_level),
+        "cross_attention_dim": (stored.get("cross_attention_dim"), config.context_dim),
+        "attention_head_dim": (stored.get("attention_head_dim"), config.head_dim),
+        "down_block_types": (types, types and [_type(has) for has in config.attention]),
+    }
+    for name, (theirs, ours) in said.items():
+        if theirs is not None and theirs != ours:
+            raise CheckpointError(f"{name} is {theirs!r:.80}, but the weights are of a network with {ours}")
+    for name, usual in FIXED.items():
+        if stored.get(name, usual) != usual:
+            raise CheckpointError(f"{name} is {stored[name]!r:.80}; only networks with {usual} can be computed here")
+
+
+def _type(attention: bool) -> str:
+    return "CrossAttnDownBlock3D" if attention else "DownBlock3D"
 
 
 DIFFUSERS = Layout(

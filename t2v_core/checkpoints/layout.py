@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,23 @@ def input_index(level: int, block: int, blocks_per_level: int) -> int:
 def places(keys: Iterable[str]) -> set[str]:
     """Every module the keys name: each key without its last part, without its last two, and so on."""
     return {key[:dot] for key in keys for dot in range(len(key)) if key[dot] == "."}
+
+
+def levels_of(named: Collection[str], ends: Collection[str]) -> tuple[tuple[bool, ...], int]:
+    """Which levels have attention, and how many blocks a level has, off the places of the input blocks.
+
+    named: every module the keys name.
+    ends: those input blocks that change size, which end a level.
+    """
+    indices = sorted(int(place[13:]) for place in named if re.fullmatch(r"input_blocks\.[1-9]\d{0,3}", place))
+    levels: list[list[int]] = [[]]
+    for index in indices:
+        if f"input_blocks.{index}" in ends:
+            levels.append([])
+        else:
+            levels[-1].append(index)
+    attention = tuple(any(f"input_blocks.{index}.1" in named for index in level) for level in levels)
+    return attention, len(levels[0])
 
 
 def hidden_settings(config: UNet3DConfig) -> Settings:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +17,20 @@ from ..errors import CheckpointError, T2VError
 from ..models.unet3d import UNet3D, UNet3DConfig
 from . import metadata
 from .bundled import BUNDLED, sections
-from .diffusers import DIFFUSERS
-from .files import WeightFile, read_weights, write_safetensors
+from .diffusers import DIFFUSERS, check_agreement, settings_in
+from .entries import Entry, Part
+from .files import WeightFile, write_safetensors
+from .folders import WANTED as FOLDER_WANTED
+from .folders import model_at
 from .keymap import first_ten, fit, is_finite
 from .layout import Layout
 from .modelscope import MODELSCOPE
 from .recognise import foreign, unknown
+from .shards import read_json, read_part
+from .videocrafter import VIDEOCRAFTER
 
-LAYOUTS = {layout.name: layout for layout in (BUNDLED, MODELSCOPE, DIFFUSERS)}
+# VideoCrafter2's before ModelScope's, whose mark it has too.
+LAYOUTS = {layout.name: layout for layout in (BUNDLED, VIDEOCRAFTER, MODELSCOPE, DIFFUSERS)}
 
 
 class UNetWeights(NamedTuple):
@@ -33,26 +41,57 @@ class UNetWeights(NamedTuple):
     layout: str
 
 
-def unet_state_dict(path: str | os.PathLike, *, norm_groups: int | None = None) -> UNetWeights:
+class Recognised(NamedTuple):
+    """What a file was found to hold, before any of its numbers is looked at."""
+
+    layout: Layout
+    config: UNet3DConfig
+    tensors: dict[str, Tensor]
+    """The UNet's, under the names of its layout."""
+
+
+def unet_state_dict(
+    path: str | os.PathLike, *, norm_groups: int | None = None, dtype: torch.dtype | None = None
+) -> UNetWeights:
     """Read a text-to-video UNet in any layout of `LAYOUTS`, for a network that the caller builds.
 
     The weights are complete, finite, and fit a `UNet3D` of the config they come with; their dtype is the file's, and
     they are views of the file where its format allows it.
 
-    norm_groups: groups of the group norms; None takes the number in the file's metadata, or 32, which every published
-        model has.
+    path: a weight file, the index of a sharded one, or a folder that is one model.
+    norm_groups: groups of the group norms; None takes the number in the file's metadata or in the config.json beside
+        it, or 32, which every published model has.
+    dtype: which of a folder's variants to read, as `Part.choose` says; the weights are not converted.
 
     Raises CheckpointError, naming the file and its keys, where it is missing, damaged, unsafe or something else.
     """
-    file = read_weights(path)
+    part = unet_of(model_at(path))
+    file = read_part(part, dtype)
+    with naming(file.path):
+        return weights_in(recognise(file, part.config, norm_groups))
+
+
+def unet_of(entry: Entry) -> Part:
+    """Where a model's UNet is. Raises CheckpointError where there is none."""
+    if entry.unet is None:
+        raise CheckpointError(f"{entry.path}: this is a model's folder in which the UNet is missing. {FOLDER_WANTED}")
+    return entry.unet
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of what is done inside, as CheckpointErrors that name the file."""
     try:
-        return weights_in(file, norm_groups)
+        yield
     except T2VError as error:
-        raise CheckpointError(f"{file.path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}") from None
 
 
-def weights_in(file: WeightFile, norm_groups: int | None = None) -> UNetWeights:
-    """As `unet_state_dict`, of a file that was read already; errors do not name it."""
+def recognise(file: WeightFile, config_file: Path | None = None, norm_groups: int | None = None) -> Recognised:
+    """Tell the layout of a file and the sizes of the UNet in it by its keys and shapes; errors do not name the file.
+
+    config_file: diffusers' config.json, which tells what no shape does and has to agree with the rest.
+    """
     if kind := foreign(file.tensors):
         raise CheckpointError(kind)
     names, beside = sections(file.tensors).ours(file.tensors)
@@ -64,10 +103,22 @@ def weights_in(file: WeightFile, norm_groups: int | None = None) -> UNetWeights:
     tensors = {name: file.tensors[key] for name, key in names.items()}
     settings = metadata.load(file.metadata).get("unet")
     settings = settings if isinstance(settings, dict) else {}
+    stored = read_json(config_file) if config_file and layout is DIFFUSERS else {}
+    settings = {**settings, **settings_in(stored)} if stored else settings
     if norm_groups is not None:
         settings = {**settings, "norm_groups": norm_groups}
     config = layout.config(tensors, settings)
-    return UNetWeights(config, fit(tensors, layout.key_map(config), UNet3D(config, device="meta")), layout.name)
+    if stored:
+        with naming(config_file):
+            check_agreement(stored, config)
+    return Recognised(layout, config, tensors)
+
+
+def weights_in(found: Recognised) -> UNetWeights:
+    """The weights under our names and in our shapes, complete and finite. Raises CheckpointError."""
+    layout, config, tensors = found
+    weights = fit(tensors, layout.key_map(config), UNet3D(config, device="meta"))
+    return UNetWeights(config, weights, layout.name)
 
 
 def load_unet(
@@ -81,12 +132,12 @@ def load_unet(
     """Read a text-to-video UNet, ready to run: evaluation mode, no gradients.
 
     dtype: of its weights; None keeps that of the file (of most of them where they differ, and float32 for 8-bit floats,
-        in which no layer computes).
+        in which no layer computes). Of a folder's variants it is read that suits.
     operations: as of `UNet3D`.
     path, norm_groups, errors: as of `unet_state_dict`. Nothing is built before the whole file is known to fit; the
         weights of a file on the CPU in its own dtype are not copied.
     """
-    config, weights, _ = unet_state_dict(path, norm_groups=norm_groups)
+    config, weights, _ = unet_state_dict(path, norm_groups=norm_groups, dtype=dtype)
     dtype = dtype or _most_common_dtype(weights)
     unet = UNet3D(config, device="meta", operations=operations)
     unet.load_state_dict({key: tensor.to(device, dtype) for key, tensor in weights.items()}, assign=True)

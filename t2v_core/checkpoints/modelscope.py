@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..models.unet3d import UNet3DConfig
 from .keymap import KeyMap
-from .layout import TEMPORAL_CONVOLUTIONS, Layout, Settings, hidden_settings, places, read_config
+from .layout import TEMPORAL_CONVOLUTIONS, Layout, Settings, hidden_settings, levels_of, places, read_config
 
 KEYS = KeyMap(
     (
@@ -38,15 +38,9 @@ def _detect(keys: Collection[str]) -> bool:
 
 def _config(tensors: Mapping[str, Tensor], settings: Settings) -> UNet3DConfig:
     named = places(tensors)
-    indices = sorted(int(place[13:]) for place in named if re.fullmatch(r"input_blocks\.[1-9]\d{0,3}", place))
-    levels: list[list[int]] = [[]]
-    for index in indices:
-        if f"input_blocks.{index}.op" in named:  # a change of size ends a level
-            levels.append([])
-        else:
-            levels[-1].append(index)
-    attention = tuple(any(f"input_blocks.{index}.1" in named for index in level) for level in levels)
-    return read_config(tensors, KEYS, attention, len(levels[0]), settings)
+    ends = {place[: -len(".op")] for place in named if re.fullmatch(r"input_blocks\.\d+\.op", place)}
+    attention, blocks_per_level = levels_of(named, ends)
+    return read_config(tensors, KEYS, attention, blocks_per_level, settings)
 
 
 MODELSCOPE = Layout("modelscope", _detect, _config, lambda config: KEYS, hidden_settings)

@@ -37,7 +37,15 @@ KINDS = (
         advice=f"Load it with AnimateDiff nodes and a Stable Diffusion checkpoint. {WANTED}",
     ),
     Kind("an I2VGen-XL model, which is not supported", ("local_image_concat.", "image_latents_proj_in.")),
-    Kind("a VideoCrafter model, which is not supported", ("init_attn.0.", ".relative_position_k.")),
+    Kind(
+        "a VideoCrafter or DynamiCrafter model that starts from an image, which is not supported",
+        (".to_k_ip.", "\nimage_proj_model."),
+    ),
+    Kind(
+        "a VideoCrafter1 model, which is not supported; VideoCrafter2's is",
+        ("\ninit_attn.0.", "diffusion_model.init_attn.0.", ".relative_position_k."),
+        none_of=(".temopral_conv.",),
+    ),
     Kind("a Stable Video Diffusion model, which is not supported", (".time_stack.", ".temporal_transformer_blocks.")),
     Kind(
         "a Stable Diffusion XL model, which makes images",

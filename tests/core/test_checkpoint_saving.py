@@ -59,7 +59,7 @@ def test_disk_that_fills_up(tmp_path):
 def test_other_refusals(tmp_path):
     assert "saved as .safetensors" in refusal(tmp_path / "unet.pth")
     assert "cannot be written" in refusal(tmp_path / "none" / "unet.safetensors")
-    assert "unknown layout 'lvdm'; known are bundled, modelscope, diffusers" in refusal(
+    assert "unknown layout 'lvdm'; known are bundled, videocrafter, modelscope, diffusers" in refusal(
         tmp_path / "unet.safetensors", layout="lvdm"
     )
     unet = UNet3D(TINY)
