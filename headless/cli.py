@@ -122,7 +122,8 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=_folder,
         default=Path("models"),
-        help="the folder of model files beside 'bundled' (default: models, if it is there)",
+        help="a folder of models beside 'bundled', with LoRAs in its folder 'loras'; or ComfyUI's own folder 'models', "
+        "which has 'text2video' or 'diffusion_models' in it (default: models, if it is there)",
     )
 
 

@@ -30,7 +30,8 @@ def execute(graph: Graph, classes: dict[str, type]) -> Iterator[tuple[str, dict]
         arguments = _arguments(graph, node_id, classes[node.class_type], schemas[node.class_type], results)
         outcome = _run(graph, node_id, classes[node.class_type], arguments)
         del arguments
-        shown = outcome.get("ui") if isinstance(outcome, dict) else None
+        is_output = getattr(classes[node.class_type], "OUTPUT_NODE", False)
+        shown = outcome.get("ui") if is_output and isinstance(outcome, dict) else None
         results[node_id] = outcome.get("result", ()) if isinstance(outcome, dict) else outcome
         del outcome
         readers.subtract(sources[node_id])

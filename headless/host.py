@@ -1,11 +1,13 @@
 """The host that `python -m headless` is: MODEL, CLIP and VAE are the core's own objects, and everything runs here.
 
-MODEL is a `VideoModel`, CLIP a `PromptEncoder`, VAE an `Autoencoder`, SAMPLER a `BoundSampler`.
+MODEL is a `VideoModel`, CLIP a `PromptEncoder`, SAMPLER a `BoundSampler`. VAE is an `Autoencoder`, or a public model's
+`PublicAutoencoder`, which is used like one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import logging
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..nodes.host import BUNDLED, Sampling
-from ..t2v_core.checkpoints import BUNDLED_PATH, read_model
+from ..nodes.host import BUNDLED, PARTS, Loaded, Sampling
+from ..t2v_core.checkpoints import BUNDLED_PATH, Entry, ModelFile, model_at, read_model
 from ..t2v_core.diffusion import (
     SAMPLERS,
     BoundSampler,
@@ -25,55 +27,85 @@ from ..t2v_core.diffusion import (
     sigmas_for,
 )
 from ..t2v_core.errors import CheckpointError, T2VError
+from ..t2v_core.lora import Lora, encoder_with_lora, place_lora, with_lora
 from ..t2v_core.models.autoencoder import Autoencoder
 from ..t2v_core.text import PromptEncoder
+from . import public_text, public_vae
+from .folders import ModelsFolder
 from .progress import Progress
+
+logger = logging.getLogger(__name__)
 
 # On a CPU half precision is slower than single, so it is used only when asked for.
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MODEL_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-DECODE_BYTES = 2**30  # how much decoding may take beside its result
-DECODE_BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder in fp32
+MEANT = {"model": "unet", "clip": "text_encoder", "vae": "autoencoder"}  # what a socket's part is in a file
+CODING_BYTES = 2**30  # how much decoding or encoding may take beside its result
+BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder's decoder in fp32; its encoder takes less
+
+VAE = Autoencoder | public_vae.PublicAutoencoder
 
 
 class HeadlessHost:
     """Implements `nodes.host.Host`.
 
-    models: the folder whose weight files are the models beside `bundled`; it need not exist.
+    models: the folder of the models beside `bundled` and of LoRAs, as `ModelsFolder` reads it; it need not exist.
     output: the folder below which files are written; made with the first of them.
     metadata: whether prompt and workflow go into the files.
     """
 
     def __init__(self, models: Path, output: Path, progress: Progress, metadata: bool = True):
-        self._models = models
+        self._folder = ModelsFolder(models)
         self._output = output
         self._progress = progress
         self._metadata = metadata
 
     def model_names(self) -> list[str]:
-        try:
-            files = [
-                path for path in self._models.iterdir() if path.suffix.lower() in MODEL_SUFFIXES and path.is_file()
-            ]
-        except OSError:
-            files = []
-        return [BUNDLED, *sorted(path.name for path in files)]
+        return list(self._models())
 
     def model_stamp(self, name: str) -> Hashable:
-        status = self._model_path(name).stat()
-        return status.st_mtime_ns, status.st_size
+        return self._model(name).stamp()
 
-    def load_model(self, name: str, weight_dtype: str) -> tuple[VideoModel, PromptEncoder | None, Autoencoder | None]:
-        dtype = DTYPES[weight_dtype]
-        file = read_model(self._model_path(name), dtype)
-        return file.video_model(dtype), file.prompt_encoder, file.autoencoder
+    def load_model(self, name: str, weight_dtype: str, parts: Collection[str] = PARTS) -> Loaded:
+        dtype, entry = DTYPES[weight_dtype], self._model(name)
+        file = read_model(entry, dtype, variant=dtype, parts=[MEANT[part] for part in parts])
+        return Loaded(
+            None if file.unet is None else file.video_model(dtype),
+            self._clip(file, entry, dtype) if "clip" in parts else None,
+            _vae(file, dtype) if "vae" in parts else None,
+            file.description.text(),
+        )
 
-    def _model_path(self, name: str) -> Path:
-        """The file of one of `model_names`: a name that is not in that list is never made into a path."""
-        known = self.model_names()
-        if name not in known:
-            raise CheckpointError(f"there is no model {name!r} in {self._models}; there are {', '.join(known)}")
-        return BUNDLED_PATH if name == BUNDLED else self._models / name
+    def _clip(self, file: ModelFile, entry: Entry, dtype: torch.dtype) -> PromptEncoder | None:
+        """The text encoder of a model that comes with one, else None."""
+        if file.prompt_encoder is not None or file.companions.text_encoder is None:
+            return file.prompt_encoder
+        return public_text.prompt_encoder(file.companions, self._folder.tokenizers(entry), dtype)
+
+    def prompt(self, given: dict | None, node_id: str | None) -> dict | None:
+        return given
+
+    def _models(self) -> dict[str, Entry]:
+        found = self._folder.models()
+        found.pop(BUNDLED, None)
+        return {BUNDLED: model_at(BUNDLED_PATH), **found}
+
+    def _model(self, name: str) -> Entry:
+        return _listed(self._models(), name, "model", self._folder.path)
+
+    def lora_names(self) -> list[str]:
+        return list(self._folder.loras())
+
+    def lora_path(self, name: str) -> Path:
+        return _listed(self._folder.loras(), name, "LoRA", self._folder.loras_path)
+
+    def with_lora(
+        self, model: VideoModel, clip: PromptEncoder | None, lora: Lora, strength_model: float, strength_clip: float
+    ) -> tuple[VideoModel, PromptEncoder | None, str]:
+        placement = place_lora(lora, model.denoiser.network, None if clip is None else clip.network)
+        if warning := placement.warning():
+            logger.warning(warning)
+        clip = None if clip is None else encoder_with_lora(clip, placement.text_encoder, strength_clip)
+        return with_lora(model, placement.unet, strength_model), clip, placement.summary()
 
     def native_size(self, model: VideoModel) -> NativeSize:
         return model.native
@@ -121,18 +153,24 @@ class HeadlessHost:
     def patch(self, model: VideoModel, modifier: Any) -> VideoModel:
         return model.patched(modifier)
 
-    def decode(self, vae: Autoencoder, latents: Tensor, frames_per_batch: int) -> Tensor:
+    def decode(self, vae: VAE, latents: Tensor, frames_per_batch: int) -> Tensor:
         frames, _, h, w = latents.shape
         height, width = h * vae.config.downscale, w * vae.config.downscale
-        batch = frames_per_batch or max(1, DECODE_BYTES // (height * width * DECODE_BYTES_PER_PIXEL))
-        weights = next(vae.parameters())
-        images = torch.empty(frames, height, width, 3)
+        weights, images = next(vae.parameters()), torch.empty(frames, height, width, 3)
         report = self.progress(frames, "Decoding")
-        for start in range(0, frames, batch):
-            decoded = vae.decode(latents[start : start + batch].to(weights))
-            images[start : start + batch] = rearrange(decoded.float(), "f c h w -> f h w c").add(1).div(2).clamp(0, 1)
-            report(min(start + batch, frames))
+        for batch in _batches(frames, frames_per_batch or _frames_at_once(vae, height, width)):
+            decoded = vae.decode(latents[batch].to(weights))
+            images[batch] = rearrange(decoded.float(), "f c h w -> f h w c").add(1).div(2).clamp(0, 1)
+            report(min(batch.stop, frames))
         return images
+
+    def encode_frames(self, vae: VAE, images: Tensor) -> Tensor:
+        weights = next(vae.parameters())
+        pixels = rearrange(images, "f h w c -> f c h w")
+        at_once = _frames_at_once(vae, *pixels.shape[2:])
+        return torch.cat(
+            [vae.encode((pixels[batch] * 2 - 1).to(weights)).float() for batch in _batches(len(pixels), at_once)]
+        )
 
     def output_folder(self) -> Path:
         return self._output
@@ -142,6 +180,30 @@ class HeadlessHost:
 
     def progress(self, total: int, label: str) -> Callable[[int], None]:
         return self._progress.start(total, label)
+
+
+def _vae(file: ModelFile, dtype: torch.dtype) -> VAE | None:
+    """The autoencoder of a model that comes with one, else None."""
+    if file.autoencoder is not None or file.companions.autoencoder is None:
+        return file.autoencoder
+    return public_vae.autoencoder(file.companions, dtype)
+
+
+def _listed(found: dict[str, Any], name: str, kind: str, folder: Path) -> Any:
+    """What is found of a name: one that is not in the list is never made into a path. Raises CheckpointError."""
+    if name not in found:
+        raise CheckpointError(f"there is no {kind} {name!r} in {folder}; there are {', '.join(found) or 'none'}")
+    return found[name]
+
+
+def _frames_at_once(vae: VAE, height: int, width: int) -> int:
+    """How many frames of this size the autoencoder may work on together."""
+    bytes_per_pixel = vae.bytes_per_pixel if isinstance(vae, public_vae.PublicAutoencoder) else BYTES_PER_PIXEL
+    return max(1, CODING_BYTES // (height * width * bytes_per_pixel))
+
+
+def _batches(frames: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, frames, size)]
 
 
 def _only_tensor(conditioning: list, name: str) -> Tensor:

@@ -1,7 +1,10 @@
 """The pack's nodes: sockets in, one call, sockets out. A new node is one class and one row here."""
 
-from .latent import T2VEmptyLatent
+from .encode import T2VEncode
+from .frame_rate import T2VModelFps
+from .latent import T2VEmptyLatent, T2VUpscaleLatent
 from .load import T2VLoadModel
+from .lora import T2VLoadLora
 from .sample import T2VSampler, T2VSamplerSelect
 from .schedule import T2VPromptSchedule, T2VScheduleInspect, T2VValueSchedule
 from .schedule_model import T2VScheduleModel
@@ -20,6 +23,10 @@ NODES = [
     T2VValueSchedule,
     T2VScheduleModel,
     T2VScheduleInspect,
+    T2VLoadLora,
+    T2VModelFps,
+    T2VUpscaleLatent,
+    T2VEncode,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -8,7 +8,7 @@ whatever is the same is in the nodes or in `t2v_core`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +19,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..t2v_core.diffusion import BoundSampler, NativeSize
+    from ..t2v_core.lora import Lora
 
 BUNDLED = "bundled"
+NO_LORA = "none"
 WEIGHT_DTYPES = ("auto", "fp32", "fp16", "bf16")
+PARTS = ("model", "clip", "vae")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model's parts as they go on the sockets, and what it was recognised as, for a person.
+
+    A part is None where it was not asked for, and where the host has none of this model.
+    """
+
+    model: Any
+    clip: Any
+    vae: Any
+    text: str
 
 
 @dataclass(frozen=True)
@@ -43,12 +59,33 @@ class Host(Protocol):
         """The models that can be loaded, `bundled` first. Never raises: a folder that is not there holds no models."""
 
     def model_stamp(self, name: str) -> Hashable:
-        """A value that changes when the named model's file does."""
+        """A value that changes when one of the named model's files does."""
 
-    def load_model(self, name: str, weight_dtype: str) -> tuple[Any, Any, Any]:
-        """(MODEL, CLIP, VAE); CLIP and VAE are None where the file holds no text encoder or no autoencoder.
+    def load_model(self, name: str, weight_dtype: str, parts: Collection[str] = PARTS) -> Loaded:
+        """Those of PARTS that are asked for; the others' weights are not read.
 
         weight_dtype is one of WEIGHT_DTYPES; auto is the host's choice. Raises CheckpointError.
+        """
+
+    def prompt(self, given: dict | None, node_id: str | None) -> dict | None:
+        """The prompt in the API format that a node is part of, and None where that cannot be told.
+
+        given: what the node's hidden input PROMPT holds. The answer is the same in IS_CHANGED and in a run, so a node
+        may let its result depend on it.
+        """
+
+    def lora_names(self) -> list[str]:
+        """The LoRA files that can be loaded. Never raises: a folder that is not there holds none."""
+
+    def lora_path(self, name: str) -> Path:
+        """The file of one of `lora_names`; CheckpointError for another name."""
+
+    def with_lora(
+        self, model: Any, clip: Any, lora: Lora, strength_model: float, strength_clip: float
+    ) -> tuple[Any, Any, str]:
+        """(MODEL, CLIP, what to say of it): copies with the LoRA; those that were given are left as they were.
+
+        clip may be None. Raises CheckpointError where the LoRA is another model's.
         """
 
     def native_size(self, model: Any) -> NativeSize:
@@ -76,6 +113,10 @@ class Host(Protocol):
 
         frames_per_batch is how many frames are decoded at once; 0 lets the host choose by the memory there is.
         """
+
+    def encode_frames(self, vae: Any, images: Tensor) -> Tensor:
+        """An IMAGE `[f, H, W, 3]`, sides divisible by 8, to latents `[f, c, H / 8, W / 8]`, unscaled, where the host
+        keeps results. It may work on fewer frames at once than it is given."""
 
     def output_folder(self) -> Path:
         """The one folder below which nodes may write."""
@@ -122,3 +163,12 @@ def model_names() -> list[str]:
 
         return files.model_names()
     return [BUNDLED] if _host is None else _host.model_names()
+
+
+def lora_names() -> list[str]:
+    """What T2VLoadLora lists: `NO_LORA`, then the files. Needs no host either."""
+    if _host is None and _inside_comfyui():
+        from .comfyui import lora_files
+
+        return [NO_LORA, *lora_files.lora_names()]
+    return [NO_LORA, *(() if _host is None else _host.lora_names())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..t2v_core.diffusion import SAMPLERS, SCHEDULERS, BoundSampler, GuidanceRescale
+from ..t2v_core.diffusion import SAMPLERS, SCHEDULERS, BoundSampler, GuidanceRescale, NetworkScale
 from ..t2v_core.diffusion.samplers import OWN_ETA
 from . import host
 from .sockets import check_conditioning, latents_of
@@ -61,7 +61,11 @@ class T2VSampler:
                 ),
                 "scheduler": (
                     list(SCHEDULERS),
-                    {"default": "normal", "tooltip": "How the noise levels are spread over the steps."},
+                    {
+                        "default": "normal",
+                        "tooltip": "How the noise levels are spread over the steps. 'ddim_original' with sampler ddim "
+                        "is ModelScope's own sampling, with euler_ancestral VideoCrafter2's.",
+                    },
                 ),
                 "positive": ("CONDITIONING", {"tooltip": "What the clip should show."}),
                 "negative": ("CONDITIONING", {"tooltip": "What the clip should not show; not used when cfg is 1."}),
@@ -116,6 +120,8 @@ class T2VSampler:
         running = host.current()
         if guidance_rescale > 0:
             model = running.patch(model, GuidanceRescale(guidance_rescale))
+        if scheduler in SCHEDULERS and SCHEDULERS[scheduler].network_scale:
+            model = running.patch(model, NetworkScale())
         settings = host.Sampling(seed, steps, cfg, sampler_name, scheduler, denoise)
         samples = running.sample(model, positive, negative, latent_image, settings, noise)
         return ({**latent_image, "samples": samples},)

@@ -53,9 +53,9 @@ def check_images(images: Any, name: str) -> None:
 
 
 def check_part(value: Any, name: str, part: str) -> None:
-    """A loader leaves CLIP or VAE empty where the file holds no such part."""
+    """A loader leaves CLIP or VAE empty where the model has no such part, or the host no network for it."""
     if value is None:
         raise T2VError(
-            f"{name}: the model file that was loaded holds no {part}, only the UNet; connect that of another loader, "
-            "or load a model that has one, such as 'bundled'"
+            f"{name}: the model file that was loaded holds no {part} that can be used here; connect that of another "
+            "loader, or load a model that has one, such as 'bundled'"
         )

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Folders at the top that are not ours, and every folder whose name starts with a dot; `t2v_core/models` is ours.
 NOT_OURS = {"output", "build", "models", "runs"}
 
+# What the extra `full` installs: imported when a public model's text encoder or autoencoder is loaded.
+FULL = {"transformers", "diffusers"}
 LIBRARY = {"torch", "einops", "safetensors", "numpy", "PIL", "imageio_ffmpeg"}
 # ComfyUI's own modules, and tqdm, which it requires.
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "tqdm"}
@@ -23,7 +25,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "t2v_core": ({"t2v_core"}, LIBRARY),
     "nodes": ({"nodes", "nodes.comfyui", "t2v_core"}, {"torch"}),
     "nodes.comfyui": ({"nodes", "nodes.comfyui", "t2v_core"}, {"torch", "einops"} | COMFYUI),
-    "headless": ({"", "nodes", "t2v_core", "headless"}, LIBRARY),
+    "headless": ({"", "nodes", "t2v_core", "headless"}, LIBRARY | FULL),
 }
 
 

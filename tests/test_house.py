@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from source_tree import COMFYUI, ROOT, called, files, foreign_imports, product_files
+from source_tree import COMFYUI, FULL, ROOT, called, files, foreign_imports, product_files
 
 try:
     import tomllib
@@ -131,11 +131,16 @@ def test_requirements_are_the_projects_dependencies():
 
 
 def test_dependencies_are_floors_and_all_there_is():
-    dependencies = pyproject()["project"]["dependencies"]
-    floors = [re.fullmatch(r"([A-Za-z-]+)>=[0-9.]+", dependency) for dependency in dependencies]
-    assert all(floors), dependencies
+    project = pyproject()["project"]
     imported = {DISTRIBUTIONS.get(name, name) for name in foreign_imports(ROOT) - COMFYUI - {"torch"}}
-    assert {floor[1] for floor in floors} == imported  # torch is the host's
+    assert floors(project["dependencies"]) == imported - FULL  # torch is the host's
+    assert floors(project["optional-dependencies"]["full"]) == imported & FULL == FULL
+
+
+def floors(dependencies: list[str]) -> set[str]:
+    found = [re.fullmatch(r"([A-Za-z-]+)>=[0-9.]+", dependency) for dependency in dependencies]
+    assert all(found), dependencies
+    return {floor[1] for floor in found}
 
 
 def strict_json(file: Path) -> dict:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import folder_paths
 
-from ...t2v_core.checkpoints import BUNDLED_PATH
+from ...t2v_core.checkpoints import BUNDLED_PATH, Entry, find_models, model_at
 from ...t2v_core.errors import CheckpointError
 from ..host import BUNDLED
 
-# Our own folder first: where two folders hold a file of the same name, it is the first one's.
+# Our own folder first: where two folders hold a model of the same name, it is the first one's.
 FOLDERS = ("text2video", "diffusion_models")
 
 
@@ -28,22 +28,46 @@ def _register() -> None:
         known[own] = ([*paths, default], suffixes or set(folder_paths.supported_pt_extensions))
 
 
-def model_names() -> list[str]:
-    """`bundled`, then every file of `FOLDERS`, each name once; a folder that is not there holds none."""
+def _models() -> dict[str, Entry]:
+    """Every model by its name, the first of each name."""
     _register()
-    names = [name for folder in FOLDERS for name in sorted(folder_paths.get_filename_list(folder))]
-    return [BUNDLED, *dict.fromkeys(name for name in names if name != BUNDLED)]
-
-
-def model_path(name: str) -> Path:
-    """The file of one of `model_names`; a name that is not in that list is never made into a path."""
-    if name == BUNDLED:
-        return BUNDLED_PATH
-    _register()
+    found: dict[str, Entry] = {}
     for folder in FOLDERS:
-        if name in folder_paths.get_filename_list(folder) and (path := folder_paths.get_full_path(folder, name)):
-            return Path(path)
+        here: dict[str, Entry] = {}
+        roots = [Path(root).resolve() for root in folder_paths.get_folder_paths(folder)]
+        for root in roots:
+            for entry in find_models(root):
+                here.setdefault(entry.name, entry)
+        here |= {name: entry for name, entry in _linked(folder, roots).items() if name not in here}
+        found |= {name: here[name] for name in sorted(here) if name not in found and name != BUNDLED}
+    return found
+
+
+def _linked(folder: str, roots: list[Path]) -> dict[str, Entry]:
+    """Files elsewhere that ComfyUI lists because a link of the user's leads to them: each by itself.
+
+    Whoever may make links among the models could as well copy the files there; a workflow or a model cannot.
+    """
+    found = {}
+    for name in folder_paths.get_filename_list(folder):
+        path = folder_paths.get_full_path(folder, name)
+        if path and not any(Path(path).resolve().is_relative_to(root) for root in roots):
+            found[name.replace("\\", "/")] = model_at(path)
+    return found
+
+
+def model_names() -> list[str]:
+    """`bundled`, then every model of `FOLDERS`, each name once; a folder that is not there holds none."""
+    return [BUNDLED, *_models()]
+
+
+def model(name: str) -> Entry:
+    """One of `model_names`; a name that is not in that list is never made into a path."""
+    if name == BUNDLED:
+        return model_at(BUNDLED_PATH)
+    if entry := _models().get(name):
+        return entry
     raise CheckpointError(
-        f"model_name: there is no model {name!r} in models/{' or models/'.join(FOLDERS)}; put the file there and "
+        f"model_name: there is no model {name!r} in models/{' or models/'.join(FOLDERS)}; put it there and "
         "refresh the page, or choose another"
     )

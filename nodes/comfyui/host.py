@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.sample
-import comfy.samplers
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -16,16 +15,19 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor
 
-from ...t2v_core.checkpoints import read_model
+from ...t2v_core.checkpoints import ModelFile, read_model
 from ...t2v_core.diffusion import BoundSampler, NativeSize
 from ...t2v_core.errors import T2VError
-from ..host import Sampling
+from ...t2v_core.lora import Lora
+from ..host import PARTS, Loaded, Sampling
 from . import clip as clips
-from . import compat, files, modifiers, sampling
+from . import compat, files, lora_files, modifiers, public, running, sampling
+from . import lora as loras
 from . import model as models
 from .vae import ComfyVAE
 
 DTYPES = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MEANT = {"model": "unet", "clip": "text_encoder", "vae": "autoencoder"}  # what a socket's part is in a file
 DECODED_AT_ONCE = 16  # at most, however much memory there is: between two batches decoding can be cancelled
 
 
@@ -36,16 +38,31 @@ class ComfyHost:
         return files.model_names()
 
     def model_stamp(self, name: str) -> Hashable:
-        status = files.model_path(name).stat()
-        return status.st_mtime_ns, status.st_size
+        return files.model(name).stamp()
 
-    def load_model(self, name: str, weight_dtype: str) -> tuple[Any, Any, Any]:
-        file = read_model(files.model_path(name))
-        return (
-            models.build(file, DTYPES[weight_dtype]),
-            None if file.prompt_encoder is None else clips.build(file.prompt_encoder),
-            None if file.autoencoder is None else ComfyVAE(file.autoencoder),
+    def load_model(self, name: str, weight_dtype: str, parts: Collection[str] = PARTS) -> Loaded:
+        dtype = DTYPES[weight_dtype]
+        file = read_model(files.model(name), variant=dtype, parts=[MEANT[part] for part in parts])
+        return Loaded(
+            None if file.unet is None else models.build(file, dtype),
+            _clip(file) if "clip" in parts else None,
+            _vae(file) if "vae" in parts else None,
+            file.description.text(),
         )
+
+    def prompt(self, given: dict | None, node_id: str | None) -> dict | None:
+        return running.prompt_with(node_id)
+
+    def lora_names(self) -> list[str]:
+        return lora_files.lora_names()
+
+    def lora_path(self, name: str) -> Path:
+        return lora_files.lora_path(name)
+
+    def with_lora(
+        self, model: Any, clip: Any, lora: Lora, strength_model: float, strength_clip: float
+    ) -> tuple[Any, Any, str]:
+        return loras.with_lora(model, clip, lora, strength_model, strength_clip)
 
     def native_size(self, model: Any) -> NativeSize:
         native = getattr(model.model, "native", None)
@@ -67,16 +84,7 @@ class ComfyHost:
             start = comfy.sample.prepare_noise(latents, seed, latent.get("batch_index"))
         else:
             start, seed = noise.generate_noise({**latent, "samples": latents}), noise.seed
-        # ComfyUI's own reading of steps, scheduler and denoise, with whatever a node has made of the model's sigmas.
-        sigmas = comfy.samplers.KSampler(
-            model,
-            steps=settings.steps,
-            device=model.load_device,
-            sampler=settings.sampler_name,
-            scheduler=settings.scheduler,
-            denoise=settings.denoise,
-            model_options=model.model_options,
-        ).sigmas
+        sigmas = sampling.sigmas(model, settings)
         return comfy.sample.sample_custom(
             model,
             start,
@@ -110,6 +118,9 @@ class ComfyHost:
             report(min(start + batch, frames))
         return images
 
+    def encode_frames(self, vae: Any, images: Tensor) -> Tensor:
+        return vae.encode(images)
+
     def output_folder(self) -> Path:
         return Path(folder_paths.get_output_directory())
 
@@ -124,3 +135,19 @@ class ComfyHost:
             bar.update_absolute(done, total)
 
         return report
+
+
+def _clip(file: ModelFile) -> Any:
+    """The CLIP of a model that comes with a text encoder, else None."""
+    if file.prompt_encoder is not None:
+        return clips.build(file.prompt_encoder)
+    weights = file.companions.read_text_encoder()
+    return None if weights is None else public.text_encoder(weights)
+
+
+def _vae(file: ModelFile) -> Any:
+    """The VAE of a model that comes with an autoencoder, else None."""
+    if file.autoencoder is not None:
+        return ComfyVAE(file.autoencoder)
+    weights = file.companions.read_autoencoder()
+    return None if weights is None else public.autoencoder(weights)

@@ -15,6 +15,7 @@ from ...t2v_core.diffusion import NativeSize
 from ...t2v_core.errors import T2VError
 from ...t2v_core.models.memory import peak_activations
 from . import compat
+from .model_sampling import ScaledSignal
 from .unet import ComfyUNet3D
 
 MODEL_TYPES = {"eps": comfy.model_base.ModelType.EPS, "v": comfy.model_base.ModelType.V_PREDICTION}
@@ -56,6 +57,9 @@ class T2VModel(comfy.model_base.BaseModel):
         settings = config.file.settings
         super().__init__(config, MODEL_TYPES[settings.prediction], device=device, unet_model=ComfyUNet3D)
         self.native: NativeSize = settings.native
+        noise_schedule = config.file.noise_schedule()
+        if noise_schedule.signal is not None:
+            self.model_sampling = ScaledSignal(noise_schedule)
 
     def extra_conds(self, **kwargs):
         noise, text = kwargs["noise"], kwargs.get("cross_attn")
@@ -75,7 +79,10 @@ class T2VModel(comfy.model_base.BaseModel):
                 f"the conditioning has {text.shape[0]} rows and the latent {noise.shape[0]} frames; "
                 "it takes 1 row for the whole clip or one for each frame"
             )
-        return {**super().extra_conds(**kwargs), "num_video_frames": comfy.conds.CONDConstant(noise.shape[0])}
+        told = {"num_video_frames": noise.shape[0]}
+        if unet.fps_embedding:
+            told["fps"] = self.native.fps
+        return super().extra_conds(**kwargs) | {name: comfy.conds.CONDConstant(each) for name, each in told.items()}
 
     def memory_required(self, input_shape, *args, **kwargs):
         frames, h, w = input_shape[0], *input_shape[-2:]  # of any latent; extra_conds refuses what is not one clip

@@ -13,23 +13,26 @@ from typing import Any
 
 import comfy.samplers
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, get_wrappers_with_key
 from einops import rearrange
 from torch import Tensor
 
 from ...t2v_core.diffusion import (
+    FrameRate,
     GuidanceRescale,
     GuidanceSchedule,
+    NetworkScale,
     NoiseSeeds,
     StrengthSchedule,
     TemporalStrength,
     rescale_guidance,
 )
 from ...t2v_core.diffusion.guidance import by_frame
+from ...t2v_core.diffusion.model import NO_FPS_INPUT
 from ...t2v_core.diffusion.modifiers import PerFrame, is_one
 from ...t2v_core.errors import T2VError
 from .noise import draw, frame_numbers
-from .unet import ComfyUNet3D
+from .unet import FPS, ComfyUNet3D
 from .unet_hooks import TEMPORAL
 
 POST_CFG, CFG, CALC = "sampler_post_cfg_function", "sampler_cfg_function", "sampler_calc_cond_batch_function"
@@ -174,7 +177,8 @@ class KeptFrames:
             sampler = copy.copy(sampler)
             sampler.inpaint_options = {**sampler.inpaint_options, "random": False}
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        return out if sigmas[-1] > 0 else self.modifier.restore(out, latent_image)
+        whole = sigmas[-1] == 0 or _has(executor.class_obj.model_options, WrappersMP.SAMPLER_SAMPLE, NetworkScale)
+        return self.modifier.restore(out, latent_image) if whole else out
 
     def sample(
         self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor,
@@ -216,6 +220,27 @@ class SeededNoise:
         return executor(noise, *args, **kwargs)
 
 
+def in_network_scale(
+    executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor,
+    latent_image: Tensor, denoise_mask: Tensor | None, *args, **kwargs,
+) -> Tensor:  # fmt: skip
+    """`NetworkScale` around `Sampler.sample`: latents in the model's scale."""
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
+    first, last = (_x_scale(model_sampling, sigma) for sigma in (sigmas[0], sigmas[-1]))
+    below_the_largest = 0 < float(sigmas[0]) < float(model_sampling.sigma_max) * (1 - 1e-5)
+    if below_the_largest and not bool(latent_image.any()):
+        noise = noise * (first / float(sigmas[0]))
+    x = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs) / last
+    if denoise_mask is None or sigmas[-1] == 0:
+        return x
+    return x * denoise_mask + latent_image * (1 - denoise_mask)  # what a mask keeps would keep sigma's noise, too
+
+
+def _x_scale(model_sampling: Any, sigma: Tensor) -> float:
+    """`NoiseSchedule.x_scale` of any diffusion model."""
+    return 1 / float(model_sampling.calculate_input(sigma.reshape(1), sigma.new_ones(1, 1, 1, 1)))
+
+
 def _rescale(model: Any, modifier: GuidanceRescale) -> None:
     others = [f for f in model.model_options.get(POST_CFG, []) if not isinstance(f, RescaledGuidance)]
     model.model_options[POST_CFG] = others
@@ -245,10 +270,30 @@ def _temporal(model: Any, modifier: TemporalStrength) -> None:
     model.model_options["transformer_options"][TEMPORAL] = modifier
 
 
+def _network_scale(model: Any, modifier: NetworkScale) -> None:
+    _wrap(model, WrappersMP.SAMPLER_SAMPLE, modifier, in_network_scale)
+
+
+def _frame_rate(model: Any, modifier: FrameRate) -> None:
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, ComfyUNet3D) or not unet.config.fps_embedding:
+        raise T2VError(NO_FPS_INPUT)
+    model.model_options["transformer_options"][FPS] = modifier.fps
+
+
 def _wrap(model: Any, kind: str, modifier: Any, wrapper: Callable[..., Tensor]) -> None:
-    key = f"t2v_{type(modifier).__name__}"
+    key = _key(type(modifier))
     model.remove_wrappers_with_key(kind, key)
     model.add_wrapper_with_key(kind, key, wrapper)
+
+
+def _has(model_options: dict, kind: str, modifier: type) -> bool:
+    """Whether a wrapper of a modifier's kind was put there by `_wrap`."""
+    return bool(get_wrappers_with_key(kind, _key(modifier), model_options, is_model_options=True))
+
+
+def _key(kind: type) -> str:
+    return f"t2v_{kind.__name__}"
 
 
 MODIFIERS: dict[type, Callable[[Any, Any], None]] = {
@@ -257,4 +302,6 @@ MODIFIERS: dict[type, Callable[[Any, Any], None]] = {
     StrengthSchedule: _strength,
     NoiseSeeds: _seeds,
     TemporalStrength: _temporal,
+    NetworkScale: _network_scale,
+    FrameRate: _frame_rate,
 }

@@ -1,4 +1,4 @@
-"""The core's samplers as ComfyUI's: a SAMPLER under the host's guider."""
+"""The core's samplers as ComfyUI's: a SAMPLER under the host's guider, and the sigmas it walks down."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...t2v_core.diffusion import BoundSampler, NoiseSource, step_noise
+from ...t2v_core.diffusion import SAMPLERS, BoundSampler, NoiseSchedule, NoiseSource, sigmas_for, step_noise
 from ...t2v_core.errors import T2VError
+from ..host import Sampling
 
 # Stable Diffusion's DDIM kept a masked area by noise that is not the start's; ComfyUI does so under that name.
 INPAINT = {"ddim": {"random": True}}
@@ -24,7 +25,8 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
         if len(sigmas) < 2:
             return x
         extra_args = extra_args or {}
-        _check(bound, model.inner_model.model_patcher.get_model_object("model_sampling"))
+        model_sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
+        _check(bound, model_sampling)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return model(x, sigma * x.new_ones(x.shape[0]), **extra_args)
@@ -36,11 +38,41 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
                 if callback is not None:
                     callback({"i": step, "x": x, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
-            x = bound(denoise, x, sigmas, noise=_noise(bound, x, sigmas, extra_args.get("seed")), callback=report)
+            fresh = {"noise": _noise(bound, x, sigmas, extra_args.get("seed"))}
+            fresh["unscaled"] = getattr(model_sampling, "unscaled", None)
+            x = bound(denoise, x, sigmas, **fresh, callback=report)
             bar.update(bar.total - bar.n)
         return x
 
     return comfy.samplers.KSAMPLER(run, inpaint_options=INPAINT.get(bound.name, {}))
+
+
+def sigmas(model: Any, settings: Sampling) -> Tensor:
+    """The noise levels of a run of this MODEL, as KSampler would have them; empty at denoise 0."""
+    if settings.scheduler in comfy.samplers.KSampler.SCHEDULERS:
+        # ComfyUI's own reading of steps, scheduler and denoise, with whatever a node has made of the model's sigmas.
+        return comfy.samplers.KSampler(
+            model,
+            steps=settings.steps,
+            device=model.load_device,
+            sampler=settings.sampler_name,
+            scheduler=settings.scheduler,
+            denoise=settings.denoise,
+            model_options=model.model_options,
+        ).sigmas
+    model_sampling = model.get_model_object("model_sampling")
+    kinds = comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS
+    if not all(isinstance(model_sampling, kind) for kind in kinds):
+        raise T2VError(
+            f"scheduler: {settings.scheduler} counts the timesteps of a diffusion model's noise schedule, and this "
+            "model has none; choose another, such as normal or simple"
+        )
+    noise_schedule = NoiseSchedule(model_sampling.sigmas.cpu(), model_sampling.log_sigmas.cpu())
+    discard = SAMPLERS[settings.sampler_name].discards_penultimate
+    found = sigmas_for(
+        settings.scheduler, noise_schedule, settings.steps, settings.denoise, discard_penultimate=discard
+    )
+    return found.to(model.load_device)
 
 
 def _check(bound: BoundSampler, model_sampling: Any) -> None:

@@ -15,6 +15,8 @@ from .unet_hooks import ComfyHooks
 
 FRAMES = "t2v_frames"
 """Key in transformer_options: how many frames a clip has, where one call holds several clips a conditioning."""
+FPS = "t2v_fps"
+"""Key in transformer_options: the frames per second that the network is told, in place of those it is called with."""
 
 
 class ComfyUNet3D(UNet3D):
@@ -47,7 +49,10 @@ class ComfyUNet3D(UNet3D):
         if not hooks.patches_text_attention:
             context = _one_text_per_clip(context, frames)
         clips = rearrange(x, "(b f) c h w -> b c f h w", f=frames)
-        out = super().forward(clips, timesteps[::frames], context, hooks=hooks)
+        timesteps, fps = timesteps[::frames], None
+        if self.config.fps_embedding and (rate := options.get(FPS, kwargs.get("fps"))) is not None:
+            fps = torch.full_like(timesteps, rate)
+        out = super().forward(clips, timesteps, context, fps=fps, hooks=hooks)
         return rearrange(out, "b c f h w -> (b f) c h w")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import T2VError
 from .chunks import WeightedId, chunk
 from .emphasis import parse_emphasis, remove_embeddings
-from .tokenizer import END, PAD, START, WordTokenizer
+from .tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class PromptEncoder:
     length: ids in a chunk; T2VError where `chunk` cannot use it.
     """
 
-    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], tokenizer: WordTokenizer, length: int = 24):
+    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], tokenizer: Tokenizer, length: int = 24):
         self.network = network
         self.tokenizer = tokenizer
         self.length = length
@@ -37,7 +37,7 @@ class PromptEncoder:
             ignored += names
         if ignored:
             logger.warning("this model has no embeddings: ignored %d, the first named %.60r", len(ignored), ignored[0])
-        return chunk(segments, self.length, START, END, PAD)
+        return chunk(segments, self.length, self.tokenizer.start, self.tokenizer.end, self.tokenizer.pad)
 
     def encode(self, text: str) -> tuple[Tensor, Tensor]:
         """Encode a prompt of n chunks -> `(cond [1, n * length, dim], pooled [1, dim])`, in the network's dtype.

@@ -1,14 +1,29 @@
-"""Words to ids, for the bundled text encoder."""
+"""Words to ids: what an encoder asks of a tokenizer, and that of the bundled text encoder."""
 
 import re
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 from ..errors import T2VError
 
 PAD, START, END, UNKNOWN = range(4)
 _WORD = re.compile(r"[a-z0-9]+")
 _DROP_APOSTROPHES = str.maketrans("", "", "'\N{RIGHT SINGLE QUOTATION MARK}")
+
+
+class Tokenizer(Protocol):
+    """What `PromptEncoder` asks of a tokenizer. start, end, pad: the ids around the words of a chunk."""
+
+    start: int
+    end: int
+    pad: int
+
+    def words(self, text: str) -> list[int]:
+        """The ids of a text, without start and end."""
+
+    def word(self, index: int) -> str:
+        """The text of an id, for messages."""
 
 
 class WordTokenizer:
@@ -19,6 +34,8 @@ class WordTokenizer:
 
     `ids` is the mapping from word to id, read-only; `size` the number of ids, the four special ones included.
     """
+
+    start, end, pad = START, END, PAD
 
     def __init__(self, vocabulary: Sequence[str]):
         for word in vocabulary:

@@ -64,7 +64,7 @@ def headless(
     nodes, prompt: str, sampler: str, scheduler: str, cfg: float, size: int = SIZE, frames: int = FRAMES
 ) -> torch.Tensor:
     """The clip without ComfyUI, by the same nodes."""
-    model, clip, _ = nodes.T2VLoadModel().load("bundled", "auto")
+    model, clip, _ = nodes.T2VLoadModel().load("bundled", "auto")["result"]
     positive, negative = (nodes.T2VTextEncode().encode(clip, text)[0] for text in (prompt, NEGATIVE))
     (latent,) = nodes.T2VEmptyLatent().make(size, size, frames)
     sampled = nodes.T2VSampler().sample(

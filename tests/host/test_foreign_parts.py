@@ -53,11 +53,11 @@ def headless_sample(part, tmp_path):
     def run(file, positive, negative, shape):
         progress = part("headless.progress").Progress(io.StringIO(), "none")
         host = part("headless.host").HeadlessHost(file.parent, tmp_path, progress)
-        model, clip, vae = host.load_model(file.name, "auto")
-        assert clip is None and vae is None
+        loaded = host.load_model(file.name, "auto")
+        assert loaded.clip is None and loaded.vae is None
         conds = ([[cond, {}]] for cond in (positive, negative))
         settings = part("nodes.host").Sampling(**SAMPLING)
-        return host.sample(model, *conds, {"samples": torch.zeros(shape)}, settings, None)
+        return host.sample(loaded.model, *conds, {"samples": torch.zeros(shape)}, settings, None)
 
     return run
 
@@ -234,9 +234,9 @@ def vae_among_models(comfy):
             no_text_encoder,
             None,
             "T2VTextEncode",
-            "clip: .* holds no text encoder, only the UNet; connect that of anoth",
+            "clip: .* holds no text encoder that can be used here; connect that of",
         ),
-        (no_autoencoder, None, "T2VDecode", "vae: .* holds no autoencoder, only the UNet; connect that of another"),
+        (no_autoencoder, None, "T2VDecode", "vae: .* holds no autoencoder that can be used here; connect that of"),
         (a_file_of_another_kind, None, "T2VLoadModel", "vae.pt: this is a VAE.* Load it with Load VAE. A text-to-vid"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -33,7 +33,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def test_guidance_rescale_equals_headless_and_changes_the_clip(comfy, part, host):
     nodes = part("nodes")
-    model, encoder, _ = nodes.T2VLoadModel().load("bundled", "auto")
+    model, encoder, _ = nodes.T2VLoadModel().load("bundled", "auto")["result"]
     positive, negative = (nodes.T2VTextEncode().encode(encoder, text)[0] for text in ("a red circle on white", ""))
     (latent,) = nodes.T2VEmptyLatent().make(64, 64, FRAMES)
     clip = Clip()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from comfyui import PACK, PACKS, Server
 from page import Browser, Message, Page
+from shipped import FOR_PEOPLE, for_people, for_programs
 
 ROOT = PACKS[PACK]
-FOR_PEOPLE = sorted(ROOT.glob("workflows/*.json"))
 SAVERS = {"T2VSaveVideo", "SaveVideo"}
 each_for_people = pytest.mark.parametrize("file", FOR_PEOPLE, ids=lambda file: file.stem)
 
@@ -112,12 +112,12 @@ def sent(page: Page) -> dict:
 @each_for_people
 @pytest.mark.usefixtures("first_video")
 def test_a_workflow_opens_runs_and_its_video_plays(page, pictures, file):
-    workflow = json.loads(file.read_text(encoding="utf-8"))
+    workflow = for_people(file)
     load(page, workflow)
     assert page.evaluate("app.graph.nodes.length") == len(workflow["nodes"])
     assert page.evaluate(UNKNOWN_TYPES) == []
     assert page.evaluate(OBJECTIONS) == []
-    assert sent(page) == json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
+    assert sent(page) == for_programs(file.parent / "api" / file.name)
 
     page.evaluate("app.queuePrompt(0).then(() => null)")
     (saver,) = {node["type"] for node in workflow["nodes"]} & SAVERS

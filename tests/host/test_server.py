@@ -17,9 +17,9 @@ import torch
 from comfyui import HERE, PACK, PACKS, NotInstalled, Server, find
 from PIL import Image
 from prompts import Failed, Graph, Interrupted, Node, Refused
+from shipped import FOR_PROGRAMS, for_programs
 
 ROOT = PACKS[PACK]
-FOR_PROGRAMS = sorted(ROOT.glob("workflows/api/*.json"))
 # ComfyUI logs without levels, so a warning is known by its words.
 TROUBLE = re.compile(r"warn|error|exception|traceback|failed|missing|unexpected|deprecat|not loaded", re.IGNORECASE)
 
@@ -72,7 +72,7 @@ def test_the_template_browser_gets_every_workflow_and_its_picture(comfy):
 @pytest.mark.usefixtures("first_video")
 @pytest.mark.parametrize("file", FOR_PROGRAMS, ids=lambda file: file.stem)
 def test_a_shipped_workflow_runs_without_a_word_and_makes_its_video(comfy, tmp_path, file):
-    graph, said_before = json.loads(file.read_text(encoding="utf-8")), len(comfy.log())
+    graph, said_before = for_programs(file), len(comfy.log())
     run = comfy.run(graph)
     assert [line for line in comfy.log()[said_before:].splitlines() if TROUBLE.search(line)] == []
     videos = [item for node in run.outputs for item in run.files(node) if item["filename"].endswith(".mp4")]

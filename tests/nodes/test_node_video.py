@@ -43,7 +43,7 @@ def test_decoding_is_the_autoencoder_s_in_0_to_1_whatever_the_batch(part, host, 
 
 def test_large_frames_are_decoded_a_few_at_a_time(part, host, tiny, monkeypatch):
     module = part("headless.host")
-    monkeypatch.setattr(module, "DECODE_BYTES", 2 * 16 * 24 * module.DECODE_BYTES_PER_PIXEL)
+    monkeypatch.setattr(module, "CODING_BYTES", 2 * 16 * 24 * module.BYTES_PER_PIXEL)
     sizes, decode = [], tiny.vae.decode
     monkeypatch.setattr(tiny.vae, "decode", lambda latents: sizes.append(len(latents)) or decode(latents))
     part("nodes").T2VDecode().decode({"samples": torch.zeros(5, 4, 2, 3)}, tiny.vae, 0)

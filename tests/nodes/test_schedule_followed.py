@@ -10,7 +10,7 @@ def test_a_prompt_that_switches_at_frame_8_is_seen_to_switch_there(part, host):
     settings = part("t2v_core.training.evaluation.evaluate").Settings(steps=6)
     given = {"steps": settings.steps, "cfg": settings.cfg, "sampler_name": settings.sampler}
     given |= {"scheduler": settings.scheduler, "denoise": 1.0, "guidance_rescale": 0.0}
-    model, clip, vae = nodes.T2VLoadModel().load("bundled", "auto")
+    model, clip, vae = nodes.T2VLoadModel().load("bundled", "auto")["result"]
     (latent,) = nodes.T2VEmptyLatent().make(96, 96, 16)
     changes = changing.switch_list()
     followed = []
