@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 from pathlib import Path
 
@@ -10,15 +9,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from shipped import FOR_PEOPLE, FOR_PROGRAMS, PAGE_ONLY, ROOT, for_people, for_programs, read, stand_ins
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
-
-ROOT = Path(__file__).resolve().parents[2]
-FOR_PEOPLE = sorted(ROOT.glob("workflows/*.json"))
-FOR_PROGRAMS = sorted(ROOT.glob("workflows/api/*.json"))
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN"}
 SEEDS = {"seed", "noise_seed"}  # the page gives these a second widget whether or not the node asks for it
@@ -26,10 +22,6 @@ AFTER_GENERATE = {"fixed", "increment", "decrement", "randomize"}
 OPTIONAL_SHAPE = 7  # how the page draws, and saves, the socket of an optional input
 ONLY_SHOWN = {"PreviewImage"}  # for eyes on the page; the twin for programs is without
 TITLE_BAR = 30  # pixels above a node's `pos`
-
-
-def read(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def is_ours(class_type: str) -> bool:
@@ -63,11 +55,16 @@ def inputs_of(node_class: type) -> dict[str, tuple]:
     return {name: (kind, options[0] if options else {}) for name, (kind, *options) in entries.items()}
 
 
+def nodes_of(workflow: dict) -> list[dict]:
+    """The nodes that the page sends."""
+    return [node for node in workflow["nodes"] if node["type"] not in PAGE_ONLY]
+
+
 def as_api(workflow: dict, classes: dict[str, type]) -> dict:
     """The graph that ComfyUI's page would send for this workflow."""
     sources = {link: [str(source), slot] for link, source, slot, *_ in workflow["links"]}
     graph = {}
-    for node in workflow["nodes"]:
+    for node in nodes_of(workflow):
         if node["type"] in ONLY_SHOWN:
             continue
         values = list(node["widgets_values"])
@@ -94,13 +91,14 @@ def test_a_workflow_for_people_has_a_twin_for_programs_and_a_picture(file):
 @each_of_ours_for_people
 def test_both_files_hold_the_same_graph(pack, file):
     assert as_api(read(file), pack.NODE_CLASS_MAPPINGS) == read(file.parent / "api" / file.name)
+    assert as_api(for_people(file), pack.NODE_CLASS_MAPPINGS) == for_programs(file.parent / "api" / file.name)
 
 
 @each_for_people
 def test_seeds_stay_as_they_are(file):
     """A shipped workflow makes the same video each time it is queued, as its twin does."""
     twin = read(file.parent / "api" / file.name)
-    for node in read(file)["nodes"]:
+    for node in nodes_of(read(file)):
         if node["type"] not in ONLY_SHOWN and SEEDS & twin[str(node["id"])]["inputs"].keys():
             assert "fixed" in node["widgets_values"]
 
@@ -154,7 +152,7 @@ def test_links_are_the_same_wherever_the_file_states_them(file):
 def test_nodes_say_which_pack_they_are_from(pack, file):
     """ComfyUI-Manager offers to install the pack that `cnr_id` names when a node of the workflow is missing."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for node in read(file)["nodes"]:
+    for node in nodes_of(read(file)):
         expected = {"Node name for S&R": node["type"]}
         if is_ours(node["type"]):
             assert node["type"] in pack.NODE_CLASS_MAPPINGS
@@ -185,7 +183,7 @@ def test_the_page_is_tidy(file):
 
 @each_of_ours_for_programs
 def test_validate_finds_nothing_to_say(headless, file):
-    ran = headless("validate", file)
+    ran = headless("validate", file, *stand_ins(file))
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
@@ -204,7 +202,7 @@ def make(headless, tmp_path):
     def run(file: Path, *settings: str) -> Path:
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         changes = [argument for setting in settings for argument in ("--set", setting)]
-        ran = headless("run", file, "--out", out, "--quiet", *changes)
+        ran = headless("run", file, "--out", out, "--quiet", *stand_ins(file), *changes)
         assert (ran.returncode, ran.stderr) == (0, "")
         assert [path.as_posix() for path in out.rglob("*") if path.is_file()] == ran.stdout.splitlines()
         return Path(ran.stdout.strip())
