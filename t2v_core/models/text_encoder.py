@@ -50,10 +50,9 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocabulary_size, config.width)
-        self.positions = nn.Embedding(config.length, config.width)
+        self.tokens = _embedding(config.vocabulary_size, config.width)
         # Small, or positions drown the words and a word is read well only where it stood in training.
-        nn.init.normal_(self.positions.weight, std=0.02)
+        self.positions = _embedding(config.length, config.width, std=0.02)
         self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
@@ -66,3 +65,10 @@ class TextEncoder(nn.Module):
             x = layer(x, mask)
         features = self.norm(x) * present[..., None].to(x.dtype)
         return features, features.sum(1) / present.sum(1, keepdim=True).clamp(min=1).to(x.dtype)
+
+
+def _embedding(rows: int, width: int, std: float = 1.0) -> nn.Embedding:
+    weight = torch.empty(rows, width)
+    if not weight.is_meta:  # where models are loaded, drawing numbers for nothing imports all of torch's compiler
+        nn.init.normal_(weight, std=std)
+    return nn.Embedding.from_pretrained(weight, freeze=False)
