@@ -1,5 +1,6 @@
 """The pack's nodes: sockets in, one call, sockets out. A new node is one class and one row here."""
 
+from .compile import T2VCompile
 from .encode import T2VEncode
 from .frame_rate import T2VModelFps
 from .latent import T2VEmptyLatent, T2VUpscaleLatent
@@ -27,6 +28,7 @@ NODES = [
     T2VModelFps,
     T2VUpscaleLatent,
     T2VEncode,
+    T2VCompile,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

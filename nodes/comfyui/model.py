@@ -13,7 +13,7 @@ import torch
 from ...t2v_core.checkpoints import ModelFile
 from ...t2v_core.diffusion import NativeSize
 from ...t2v_core.errors import T2VError
-from ...t2v_core.models.memory import peak_activations
+from ...t2v_core.models.memory import peak_bytes
 from . import compat
 from .model_sampling import ScaledSignal
 from .unet import ComfyUNet3D
@@ -31,6 +31,16 @@ class Latents(comfy.latent_formats.SD15):
             *factors, bias = (list(row) for row in rgb)
             self.latent_rgb_factors, self.latent_rgb_factors_bias = factors, bias
             self.taesd_decoder_name = None  # would decode another autoencoder's latents
+
+
+class OneText(comfy.conds.CONDConstant):
+    """Whether each conditioning of a call has one text for all its frames; conditionings of both kinds share a call."""
+
+    def can_concat(self, other):
+        return True
+
+    def concat(self, others):
+        return all(each.cond for each in (self, *others))
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
@@ -79,16 +89,16 @@ class T2VModel(comfy.model_base.BaseModel):
                 f"the conditioning has {text.shape[0]} rows and the latent {noise.shape[0]} frames; "
                 "it takes 1 row for the whole clip or one for each frame"
             )
-        told = {"num_video_frames": noise.shape[0]}
+        told = {"num_video_frames": comfy.conds.CONDConstant(noise.shape[0]), "one_text": OneText(text.shape[0] == 1)}
         if unet.fps_embedding:
-            told["fps"] = self.native.fps
-        return super().extra_conds(**kwargs) | {name: comfy.conds.CONDConstant(each) for name, each in told.items()}
+            told["fps"] = comfy.conds.CONDConstant(self.native.fps)
+        return super().extra_conds(**kwargs) | told
 
     def memory_required(self, input_shape, *args, **kwargs):
         frames, h, w = input_shape[0], *input_shape[-2:]  # of any latent; extra_conds refuses what is not one clip
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
-        numbers = frames * peak_activations(self.diffusion_model.config, h, w)
-        needed = numbers * memory.dtype_size(dtype) * WORKSPACE
+        size, kind = memory.dtype_size(dtype), memory.get_torch_device().type
+        needed = peak_bytes(self.diffusion_model.config, frames, h, w, size, kind) * WORKSPACE
         if memory.xformers_enabled() or memory.pytorch_attention_flash_attention():
             return needed
         return max(needed, super().memory_required(input_shape, *args, **kwargs))

@@ -1,8 +1,8 @@
 """The core's modifiers as patches of a MODEL, obeyed by every sampler node of ComfyUI.
 
 They do their work where a run passes, in wrappers, and not in the slots that hold one function each: so they find what
-other nodes put there, whether before them or after, and go on with it. All but `TemporalStrength` work on any model
-whose latents are a frame batch `[f, c, h, w]`.
+other nodes put there, whether before them or after, and go on with it. All but `TemporalStrength`, `FrameRate` and
+`Compiled` work on any model whose latents are a frame batch `[f, c, h, w]`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...t2v_core.diffusion import (
+    Compiled,
     FrameRate,
     GuidanceRescale,
     GuidanceSchedule,
@@ -32,7 +33,7 @@ from ...t2v_core.diffusion.model import NO_FPS_INPUT
 from ...t2v_core.diffusion.modifiers import PerFrame, is_one
 from ...t2v_core.errors import T2VError
 from .noise import draw, frame_numbers
-from .unet import FPS, ComfyUNet3D
+from .unet import COMPILED, FPS, ComfyUNet3D
 from .unet_hooks import TEMPORAL
 
 POST_CFG, CFG, CALC = "sampler_post_cfg_function", "sampler_cfg_function", "sampler_calc_cond_batch_function"
@@ -281,6 +282,15 @@ def _frame_rate(model: Any, modifier: FrameRate) -> None:
     model.model_options["transformer_options"][FPS] = modifier.fps
 
 
+def _compiled(model: Any, modifier: Compiled) -> None:
+    if not isinstance(model.get_model_object("diffusion_model"), ComfyUNet3D):
+        raise T2VError(
+            "model: T2V Compile is for a text-to-video model, as T2V Load Model gives; for the connected one use "
+            "ComfyUI's TorchCompileModel"
+        )
+    model.model_options["transformer_options"][COMPILED] = modifier.parts
+
+
 def _wrap(model: Any, kind: str, modifier: Any, wrapper: Callable[..., Tensor]) -> None:
     key = _key(type(modifier))
     model.remove_wrappers_with_key(kind, key)
@@ -304,4 +314,5 @@ MODIFIERS: dict[type, Callable[[Any, Any], None]] = {
     TemporalStrength: _temporal,
     NetworkScale: _network_scale,
     FrameRate: _frame_rate,
+    Compiled: _compiled,
 }

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from ...t2v_core.errors import T2VError
 from ...t2v_core.models.unet3d import UNet3D, UNet3DConfig
-from .unet_hooks import ComfyHooks
+from .unet_hooks import ComfyHooks, attention
 
 FRAMES = "t2v_frames"
 """Key in transformer_options: how many frames a clip has, where one call holds several clips a conditioning."""
 FPS = "t2v_fps"
 """Key in transformer_options: the frames per second that the network is told, in place of those it is called with."""
+
+COMPILED = "t2v_compiled"
+"""Key in transformer_options: the `CompiledParts` of a model that has them."""
 
 
 class ComfyUNet3D(UNet3D):
@@ -31,7 +34,7 @@ class ComfyUNet3D(UNet3D):
         device: torch.device | None = None,
         operations: Any = None,
     ):
-        super().__init__(config, dtype=dtype, device=device, operations=operations)
+        super().__init__(config, dtype=dtype, device=device, operations=operations, attention=attention)
         self.dtype = dtype
         self.model_channels = model_channels
 
@@ -47,12 +50,13 @@ class ComfyUNet3D(UNet3D):
         frames = _frames_per_clip(x, options, kwargs)
         hooks = ComfyHooks(control, options, x)
         if not hooks.patches_text_attention:
-            context = _one_text_per_clip(context, frames)
+            wrapped = bool(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
+            context = _one_text_per_clip(context, frames, None if wrapped else kwargs.get("one_text"))
         clips = rearrange(x, "(b f) c h w -> b c f h w", f=frames)
         timesteps, fps = timesteps[::frames], None
         if self.config.fps_embedding and (rate := options.get(FPS, kwargs.get("fps"))) is not None:
             fps = torch.full_like(timesteps, rate)
-        out = super().forward(clips, timesteps, context, fps=fps, hooks=hooks)
+        out = super().forward(clips, timesteps, context, fps=fps, hooks=hooks, compiled=options.get(COMPILED))
         return rearrange(out, "b c f h w -> (b f) c h w")
 
 
@@ -68,7 +72,13 @@ def _frames_per_clip(x: Tensor, options: dict, kwargs: dict) -> int:
     return frames
 
 
-def _one_text_per_clip(context: Tensor, frames: int) -> Tensor:
-    """ComfyUI repeats a clip's text for each frame; undone, its keys and values are computed once a clip."""
+def _one_text_per_clip(context: Tensor, frames: int, one_text: bool | None) -> Tensor:
+    """ComfyUI repeats a clip's text for each frame; undone, its keys and values are computed once a clip.
+
+    one_text: whether the rows of each clip are one text; None, where others may have changed them, compares them, for
+        which the device has to be waited for.
+    """
     texts = rearrange(context, "(b f) n d -> b f n d", f=frames)
-    return texts[:, 0] if bool((texts == texts[:, :1]).all()) else context
+    if one_text is None:
+        one_text = bool((texts == texts[:, :1]).all())
+    return texts[:, 0] if one_text else context

@@ -22,6 +22,13 @@ PATCHED = {"spatial_self": "attn1", "spatial_cross": "attn2"}
 PRECISION = torch.float32
 TEMPORAL = "t2v_temporal_strength"
 """Key in transformer_options: the `TemporalStrength` of a model that has one."""
+OVERRIDE = "optimized_attention_override"
+"""Key in transformer_options: another node's kernel, in place of ComfyUI's."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """ComfyUI's kernel, as its command line chose it, told nothing."""
+    return optimized_attention(q, k, v, heads, attn_precision=PRECISION)
 
 
 class ComfyHooks(UNetHooks):
@@ -43,6 +50,12 @@ class ComfyHooks(UNetHooks):
         self.patches_text_attention = bool(self.replacements.get("attn2")) or any(
             self.patches.get(name) for name in ("attn2_patch", "attn2_output_patch")
         )
+
+    @property
+    def inside(self) -> bool:
+        kinds = ("attn1_patch", "attn1_output_patch", "attn2_patch", "attn2_output_patch", "middle_patch")
+        patched = any(self.patches.get(kind) for kind in kinds) or any(self.replacements.values())
+        return patched or self.scale is not None or OVERRIDE in self.options
 
     def enter(self, block: Block, index: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()

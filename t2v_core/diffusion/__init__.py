@@ -2,7 +2,7 @@
 
 from .denoiser import Denoiser
 from .guidance import guide, rescale_guidance
-from .model import FrameRate, GuidanceRescale, NativeSize, NetworkScale, VideoModel
+from .model import Compiled, FrameRate, GuidanceRescale, NativeSize, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 from .noise import noise_source, prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
@@ -14,6 +14,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULERS",
     "BoundSampler",
+    "Compiled",
     "Denoiser",
     "FrameRate",
     "GuidanceRescale",

@@ -24,6 +24,7 @@ def guide(
     uncond: Tensor | None,
     scale: float | Scales,
     rescale: float = 0.0,
+    apart: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Turn `denoise(x, sigma, cond)` into `(x, sigma) -> denoised` under guidance: Ho and Salimans (arXiv 2207.12598).
 
@@ -33,6 +34,7 @@ def guide(
         Where it is 1, for every frame, only cond runs; if it is the number 1, uncond may be None.
     rescale: 0..1, how far to pull the result's spread back to cond's: Lin et al. (arXiv 2305.08891), section 3.4,
         on the velocity as ComfyUI's RescaleCFG does, but over the whole clip, so that frames do not flicker.
+    apart: two calls in any case, where there is not the memory for one.
 
     Raises T2VError for a scale that is not finite, a rescale out of range, a missing uncond.
     """
@@ -51,7 +53,7 @@ def guide(
         scales = scale(sigma) if callable(scale) else scale
         if is_one(scales):
             return denoise(x, sigma, cond)
-        d_uncond, d_cond = _both(denoise, x, sigma, uncond, cond)
+        d_uncond, d_cond = _both(denoise, x, sigma, uncond, cond, apart)
         denoised = d_uncond + (d_cond - d_uncond) * by_frame(scales, "1 1 f 1 1", x)
         return rescale_guidance(x, sigma, denoised, d_cond, rescale) if rescale > 0.0 else denoised
 
@@ -65,9 +67,11 @@ def by_frame(scales: float | Sequence[float], axes: str, x: Tensor) -> float | T
     return rearrange(torch.tensor(scales, dtype=x.dtype, device=x.device), f"f -> {axes}")
 
 
-def _both(denoise: CondDenoise, x: Tensor, sigma: Tensor, uncond: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+def _both(
+    denoise: CondDenoise, x: Tensor, sigma: Tensor, uncond: Tensor, cond: Tensor, apart: bool
+) -> tuple[Tensor, Tensor]:
     """Denoise under each of the two texts, in one call where their token counts allow it."""
-    if uncond.shape[1] != cond.shape[1]:
+    if apart or uncond.shape[1] != cond.shape[1]:
         return denoise(x, sigma, uncond), denoise(x, sigma, cond)
     rows = max(len(uncond), len(cond))  # one may hold a text per frame where the other holds one per clip
     uncond, cond = (repeat(c, "b n d -> (b f) n d", f=rows // len(c)) for c in (uncond, cond))

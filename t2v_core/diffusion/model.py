@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..errors import T2VError
+from ..models.compiled import CompiledParts
 from .denoiser import Denoiser
 from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 
@@ -56,6 +57,13 @@ class FrameRate:
             raise T2VError(f"fps is {self.fps}; it must be a number above 0")
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """The network's parts are called by `parts`, compiled where that works."""
+
+    parts: CompiledParts = field(default_factory=CompiledParts)
+
+
 NO_FPS_INPUT = (
     "fps: this model does not take a frame rate, as VideoCrafter2 does; how fast its clips play is set where they are "
     "saved"
@@ -69,6 +77,7 @@ MODIFIERS: tuple[type, ...] = (
     TemporalStrength,
     NetworkScale,
     FrameRate,
+    Compiled,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from ..errors import T2VError
 from ..models.hooks import TemporalScale
+from ..models.memory import fits
+from ..models.unet3d import UNet3D
 from .denoiser import Denoiser
 from .guidance import by_frame, guide
-from .model import GuidanceRescale, NetworkScale, VideoModel
+from .model import Compiled, GuidanceRescale, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, PerFrame, StrengthSchedule, TemporalStrength, noise_left
 from .noise import prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
@@ -58,7 +61,9 @@ def sample(
         if isinstance(modifier, PerFrame):
             modifier.check(len(latents))
     device = model.denoiser.device
-    denoise = _clip_denoiser(model, cond.to(device), None if uncond is None else uncond.to(device), cfg)
+    network = model.denoiser.network
+    apart = isinstance(network, UNet3D) and not fits(network, 2 * len(latents), *latents.shape[2:])
+    denoise = _clip_denoiser(model, cond.to(device), None if uncond is None else uncond.to(device), cfg, apart)
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
@@ -131,26 +136,26 @@ def _at_largest(sigma: Tensor, noise_schedule: NoiseSchedule) -> bool:
 
 
 class _Told(nn.Module):
-    """A UNet3D that is always called with the same frame rate and hooks, each unless it is None."""
+    """A UNet3D that is always called with the same frame rate, hooks and compiled parts, each unless it is None."""
 
-    def __init__(self, network: nn.Module, fps: float | None, hooks: TemporalScale | None):
+    def __init__(self, network: nn.Module, fps: float | None, **told: Any):
         super().__init__()
-        self.network, self.fps, self.hooks = network, fps, hooks
+        self.network, self.fps = network, fps
+        self.told = {name: value for name, value in told.items() if value is not None}
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        told = {} if self.fps is None else {"fps": torch.full_like(timesteps, self.fps)}
-        if self.hooks is not None:
-            told["hooks"] = self.hooks
-        return self.network(x, timesteps, context, **told)
+        fps = {} if self.fps is None else {"fps": torch.full_like(timesteps, self.fps)}
+        return self.network(x, timesteps, context, **fps, **self.told)
 
 
-def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: float) -> Denoise:
+def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: float, apart: bool) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
     denoiser, rescale = model.denoiser, model.modifier(GuidanceRescale)
     temporal, guidance = model.modifier(TemporalStrength), model.modifier(GuidanceSchedule)
-    if temporal is not None or model.fps is not None:
+    compiled = model.modifier(Compiled)
+    if temporal is not None or compiled is not None or model.fps is not None:
         hooks = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
-        network = _Told(denoiser.network, model.fps, hooks)
+        network = _Told(denoiser.network, model.fps, hooks=hooks, compiled=compiled and compiled.parts)
         denoiser = Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
     if guidance is None:
         scale = cfg
@@ -163,7 +168,7 @@ def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: 
         def scale(sigma: Tensor) -> float | tuple[float, ...]:
             return guidance.scales(cfg, noise_left(denoiser.noise_schedule, sigma))
 
-    denoise = guide(denoiser, cond, uncond, scale, rescale.multiplier if rescale else 0.0)
+    denoise = guide(denoiser, cond, uncond, scale, rescale.multiplier if rescale else 0.0, apart)
 
     def on_frames(x: Tensor, sigma: Tensor) -> Tensor:
         return rearrange(denoise(rearrange(x, "f c h w -> 1 c f h w"), sigma), "1 c f h w -> f c h w")

@@ -22,7 +22,8 @@ class TemporalConv(nn.Module):
 
         def layer(dropout: bool) -> nn.Sequential:
             # The identity stands where the checkpoints' dropout was, so that the keys are theirs.
-            between = [nn.SiLU(), nn.Identity()] if dropout else [nn.SiLU()]
+            silu = nn.SiLU(inplace=True)  # on what the norm has just made
+            between = [silu, nn.Identity()] if dropout else [silu]
             conv = operations.Conv2d(dim, dim, (3, 1), padding=(1, 0), **where)
             return nn.Sequential(operations.GroupNorm(groups, dim, **where), *between, conv)
 
@@ -50,14 +51,14 @@ class ResBlock(nn.Module):
         self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(
             operations.GroupNorm(groups, dim_in, **where),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             operations.Conv2d(dim_in, dim_out, 3, padding=1, **where),
         )
         embedded = 2 * dim_out if scale_shift else dim_out
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, embedded, **where))
         self.out_layers = nn.Sequential(
             operations.GroupNorm(groups, dim_out, **where),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Identity(),
             operations.Conv2d(dim_out, dim_out, 3, padding=1, **where),
         )
@@ -75,7 +76,8 @@ class ResBlock(nn.Module):
             h = self.out_layers[1:](h)
         else:
             h = self.out_layers(h + told)
-        return self.temporal_conv(self.skip_connection(x) + h, frames, hooks)
+        h = self.skip_connection(x) + h
+        return self.temporal_conv(h, frames, hooks)
 
 
 class Downsample(nn.Module):

@@ -32,6 +32,12 @@ class UNetHooks:
     ends the forward pass, which is how a host cancels within one block.
     """
 
+    @property
+    def inside(self) -> bool:
+        """Whether a method that is called inside a part of a block may change something: the three last ones here."""
+        inner = ("attention", "between_attentions", "temporal")
+        return any(getattr(type(self), name) is not getattr(UNetHooks, name) for name in inner)
+
     def enter(self, block: Block, index: int) -> None:
         """Before a block runs: input blocks count from 0 (conv_in), there is one middle block, outputs count from 0."""
 

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .hooks import AttentionKind, AttentionSite, Block, UNetHooks
+from .pieces import MOST_SEQUENCES, in_pieces
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -62,6 +63,8 @@ class FeedForward(nn.Module):
         narrow = factory["operations"].Linear(mult * dim, dim, dtype=factory["dtype"], device=factory["device"])
         # The middle entry stands where the checkpoints' dropout was, so that the keys are theirs.
         self.net = nn.Sequential(GEGLU(dim, mult * dim, factory), nn.Identity(), narrow)
+        self.widest = 4 * mult * dim
+        """Numbers a token at the widest step: both halves, the gate's gelu, and their product."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -93,9 +96,9 @@ class TransformerBlock(nn.Module):
         first, second = (AttentionSite(*place, kind) for kind in self.kinds)
         x = hooks.between_attentions(first, self._first(x, hooks, first))
         x = self._second(x, context, hooks, second)
-        return x + self.ff(self.norm3(x))
+        return in_pieces(self._third, x.flatten(0, 1), self.ff.widest * x.itemsize).unflatten(0, x.shape[:2])
 
-    # Methods of their own, so that what one normalised is not kept while the widest part, `ff`, runs.
+    # Methods of their own, so that what one normalised is not kept while the next runs.
     def _first(self, x: Tensor, hooks: UNetHooks, site: AttentionSite) -> Tensor:
         normed = self.norm1(x)
         return x + hooks.attention(site, self.attn1, normed, normed)
@@ -110,6 +113,9 @@ class TransformerBlock(nn.Module):
         joined = rearrange(normed, "(b f) l c -> b (f l) c", f=frames)
         out = hooks.attention(site, self.attn2, joined, context)
         return x + rearrange(out, "b (f l) c -> (b f) l c", f=frames)
+
+    def _third(self, x: Tensor) -> Tensor:
+        return x + self.ff(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
@@ -147,6 +153,7 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         operations, where = factory["operations"], {k: factory[k] for k in ("dtype", "device")}
         inner = heads * head_dim
+        self.heads = heads
         self.norm = operations.GroupNorm(groups, dim, eps=1e-6, **where)
         self.proj_in = operations.Linear(dim, inner, **where)
         kinds = ("temporal_first", "temporal_second")
@@ -158,8 +165,16 @@ class TemporalTransformer(nn.Module):
         h, w = x.shape[2:]
         tokens = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
         # One copy here: a linear layer on strided tokens falls back to a batched product that costs far more.
-        tokens = self.proj_in(rearrange(tokens, "b c f l -> (b l) f c").contiguous())
-        for block in self.transformer_blocks:
-            tokens = block(tokens, None, hooks, place)
-        change = rearrange(self.proj_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)
+        tokens = rearrange(tokens, "b c f l -> (b l) f c").contiguous()
+
+        def run(tokens: Tensor) -> Tensor:
+            tokens = self.proj_in(tokens)
+            for block in self.transformer_blocks:
+                tokens = block(tokens, None, hooks, place)
+            return self.proj_out(tokens)
+
+        # From here on a pixel has nothing to do with another.
+        row_bytes = frames * self.transformer_blocks[0].ff.widest * x.itemsize
+        change = in_pieces(run, tokens, row_bytes, MOST_SEQUENCES // self.heads)
+        change = rearrange(change, "(b h w) f c -> (b f) c h w", h=h, w=w)
         return x + hooks.temporal("attention", change, frames)

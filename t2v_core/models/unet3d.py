@@ -9,6 +9,7 @@ VideoCrafter2 and the bundled model add is a field too, off by default.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import T2VError
 from .blocks import Downsample, ResBlock, Upsample
+from .compiled import CompiledParts
 from .embeddings import TextPool, coordinates, sinusoid
-from .hooks import UNetHooks
+from .hooks import NO_HOOKS, Block, UNetHooks
 from .transformers import AttentionFunction, SpatialTransformer, TemporalTransformer, scaled_dot_product_attention
 
 
@@ -74,13 +76,14 @@ class UNet3DConfig:
 class UNet3D(nn.Module):
     """Predict noise (or velocity) of a noisy clip.
 
-    `forward(x, timesteps, context, *, fps=None, hooks=None)`:
+    `forward(x, timesteps, context, *, fps=None, hooks=None, compiled=None)`:
 
     - `x` `[b, in_channels, f, h, w]`, any f, h, w >= 1;
     - `timesteps` `[b]`, the model's index 0..999, fractions allowed;
     - `context` text features, `[b, tokens, context_dim]` for the whole clip or `[b*f, tokens, context_dim]` per frame;
     - `fps` `[b]` frames a second, only with `fps_embedding`;
     - `hooks` a `UNetHooks`;
+    - `compiled` a `CompiledParts`, by which parts are called into which no hook reaches;
 
     returns `[b, out_channels, f, h, w]`. Raises `T2VError` when shapes do not fit together.
 
@@ -169,9 +172,10 @@ class UNet3D(nn.Module):
         *,
         fps: Tensor | None = None,
         hooks: UNetHooks | None = None,
+        compiled: CompiledParts | None = None,
     ) -> Tensor:
         self._check(x, timesteps, context, fps)
-        hooks = hooks or UNetHooks()
+        hooks = hooks or NO_HOOKS
         frames, size = x.shape[2], x.shape[3:]
         emb = self._embed(timesteps, context, fps, frames, x.dtype)
         h = rearrange(x, "b c f h w -> (b f) c h w")
@@ -182,25 +186,31 @@ class UNet3D(nn.Module):
             # group norm would undo it at every call.
             h = h.contiguous(memory_format=torch.channels_last)
 
+        one_pass = _Pass(emb, context, frames, hooks, None if hooks.inside else compiled)
         skips = []
         for index, block in enumerate(self.input_blocks):
             hooks.enter("input", index)
             if index == 0:
                 conv_in, transformer_in = block
-                h = transformer_in(hooks.conv_in(conv_in(h)), frames, hooks, ("input", 0))
+                h = hooks.conv_in(conv_in(h))
+                h = one_pass.run(transformer_in, h, ("input", 0))
             else:
-                h = self._run(block, h, emb, context, frames, hooks, ("input", index), None)
+                for part in [block] if isinstance(block, Downsample) else block:
+                    h = one_pass.run(part, h, ("input", index))
             h, skip = hooks.input_block(index, h)
             skips.append(skip)
 
         hooks.enter("middle", 0)
-        h = hooks.middle_block(self._run(self.middle_block, h, emb, context, frames, hooks, ("middle", 0), None))
+        for part in self.middle_block:
+            h = one_pass.run(part, h, ("middle", 0))
+        h = hooks.middle_block(h)
 
         for index, block in enumerate(self.output_blocks):
             hooks.enter("output", index)
             h = torch.cat(hooks.output_block(index, h, skips.pop()), dim=1)  # and neither part is kept
             upsampled = skips[-1].shape[2:] if skips else None
-            h = self._run(block, h, emb, context, frames, hooks, ("output", index), upsampled)
+            for part in block:
+                h = one_pass.run(part, h, ("output", index), upsampled)
         return rearrange(self.out(h), "(b f) c h w -> b c f h w", f=frames)
 
     def _embed(self, timesteps: Tensor, context: Tensor, fps: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor:
@@ -216,22 +226,6 @@ class UNet3D(nn.Module):
             position = sinusoid(torch.arange(frames, device=timesteps.device), width).to(dtype)
             emb = emb + self.frame_embed(position)  # broadcasts to b f c
         return emb
-
-    @staticmethod
-    def _run(block, h, emb, context, frames, hooks, place, upsampled) -> Tensor:
-        """The parts of one block in their order; each is given what its kind takes."""
-        for part in [block] if isinstance(block, Downsample) else block:
-            if isinstance(part, ResBlock):
-                h = part(h, emb, frames, hooks)
-            elif isinstance(part, SpatialTransformer):
-                h = part(h, context, hooks, place)
-            elif isinstance(part, TemporalTransformer):
-                h = part(h, frames, hooks, place)
-            elif isinstance(part, Upsample):
-                h = part(h, upsampled)
-            else:
-                h = part(h)
-        return h
 
     def _check(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor | None) -> None:
         config = self.config
@@ -266,3 +260,30 @@ class UNet3D(nn.Module):
             for layer in last:
                 layer.weight.zero_()
                 layer.bias.zero_()
+
+
+class _Pass(NamedTuple):
+    """What the parts of one forward pass are given beside what the part before made."""
+
+    emb: Tensor
+    context: Tensor
+    frames: int
+    hooks: UNetHooks
+    compiled: CompiledParts | None
+
+    def run(self, part: nn.Module, h: Tensor, place: tuple[Block, int], size: tuple[int, int] | None = None) -> Tensor:
+        """One part of a block, given what its kind takes; size: of what an `Upsample` makes."""
+        call, hooks = _call, self.hooks
+        if self.compiled is not None:
+            call, hooks, place = self.compiled, NO_HOOKS, ("middle", 0)  # one place, or each were compiled anew
+        if isinstance(part, ResBlock):
+            return call(part, h, self.emb, self.frames, hooks)
+        if isinstance(part, SpatialTransformer):
+            return call(part, h, self.context, hooks, place)
+        if isinstance(part, TemporalTransformer):
+            return call(part, h, self.frames, hooks, place)
+        return part(h, size) if isinstance(part, Upsample) else part(h)
+
+
+def _call(part: nn.Module, *arguments: Any) -> Tensor:
+    return part(*arguments)

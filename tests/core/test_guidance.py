@@ -103,6 +103,15 @@ def test_different_token_counts_run_apart():
     torch.testing.assert_close(guided, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_apart_is_two_calls_with_the_same_result():
+    denoise, network = denoiser()
+    cond, uncond = text(1), text(1, seed=2)
+    together = guide(denoise, cond, uncond, 7.5, 0.5)(X, SIGMA)
+    network.calls.clear()
+    torch.testing.assert_close(guide(denoise, cond, uncond, 7.5, 0.5, apart=True)(X, SIGMA), together)
+    assert [len(call[0]) for call in network.calls] == [1, 1]
+
+
 @pytest.mark.parametrize(("cond_rows", "uncond_rows"), [(3, 1), (1, 3), (3, 3)])
 def test_a_text_per_frame_meets_one_for_the_clip(cond_rows, uncond_rows):
     denoise, network = denoiser()

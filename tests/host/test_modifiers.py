@@ -280,6 +280,15 @@ def test_an_image_model(comfy):
 
 
 @pytest.mark.usefixtures("stock_files")
+def test_an_image_model_is_not_compiled(comfy):
+    graph = Graph()
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name="sd15.ckpt")
+    graph.add("ProbeTensor", value=graph.add("T2VCompile", model=loader))
+    with pytest.raises(Failed, match="text-to-video model, as T2V Load Model gives.*TorchCompileModel"):
+        comfy.run(graph)
+
+
+@pytest.mark.usefixtures("stock_files")
 def test_rows_for_each_frame_on_an_image_model(comfy):
     """A frame at a key is that of the key's own prompt; one halfway is that of ComfyUI's average of the two."""
     graph = Graph()

@@ -10,6 +10,7 @@ import torch
 from comfyui import Server
 from page import Browser, Page
 from prompts import Graph, Node, Refused
+from table import relative_error
 
 from t2v_core.checkpoints import load_bundled
 from t2v_core.training.clips.captions import plain_caption
@@ -60,7 +61,7 @@ def test_the_stock_sampler_takes_rows_lists_and_the_patched_model(comfy: Server)
     latents = {name: run.latent(node) for name, node in runs.items()}
     assert latents["plain"].shape[0] == 4 and bool(torch.isfinite(latents["plain"]).all())
     for name in ("rows", "lists"):
-        torch.testing.assert_close(latents[name], latents["plain"], atol=1e-4, rtol=1e-4)
+        assert relative_error(latents[name], latents["plain"]) <= 1e-4, name  # a text a frame is attended to otherwise
     for name in ("changed", "curve"):
         assert not torch.allclose(latents[name], latents["plain"], atol=1e-2)
 
