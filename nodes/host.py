@@ -1,6 +1,6 @@
 """What a host decides for the nodes, and nothing more.
 
-The seven nodes run in two programs: ComfyUI, and `python -m headless`. Whatever differs between the two (where
+The nodes run in two programs: ComfyUI, and `python -m headless`. Whatever differs between the two (where
 models and outputs lie, what travels on the MODEL, CLIP and VAE sockets, who runs the sampler) is a method of `Host`;
 whatever is the same is in the nodes or in `t2v_core`.
 """

@@ -1,7 +1,7 @@
 """The shipped workflows as they can be run here: with the bundled model in place of those that nobody ships.
 
 A workflow for models that people have names them, so that it runs as it is where they are. `STAND_INS` says what to run
-it with where they are not: the bundled model, at sizes that it can draw.
+it with where they are not: the bundled model, at its own size and then larger.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _CASCADE = {
     "1.model_name": "bundled",
     "2.text": "a red circle moving left to right on a white background",
     "3.text": "",
-    "4.width": 64,
-    "4.height": 64,
+    "4.width": 96,
+    "4.height": 96,
     "5.steps": 12,
-    "5.cfg": 2.5,
+    "5.cfg": 2.0,
     "7.model_name": "bundled",
-    "8.width": 96,
-    "8.height": 96,
+    "8.width": 128,
+    "8.height": 128,
 }
 # By the workflow's name: what its inputs, as NODE.INPUT, are set to.
 STAND_INS: dict[str, dict[str, Any]] = {
-    "zeroscope_cascade": {**_CASCADE, "4.num_frames": 16, "9.steps": 6, "9.cfg": 2.5},
-    "zeroscope_cascade_stock": {**_CASCADE, "4.batch_size": 16, "10.steps": 6, "10.cfg": 2.5},
+    "zeroscope_cascade": {**_CASCADE, "4.num_frames": 16, "9.steps": 4, "9.cfg": 2.0},
+    "zeroscope_cascade_stock": {**_CASCADE, "4.batch_size": 16, "10.steps": 4, "10.cfg": 2.0},
 }
 
 

@@ -138,7 +138,9 @@ def _weights_in(path: Path, content: object) -> dict[str, Tensor]:
         inner = (content.get(name) for name in WRAPPERS) if isinstance(content, Mapping) else ()
         content = next((value for value in inner if isinstance(value, Mapping)), content)
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds one {type(content).__name__}, not weights by name")
+        lora = isinstance(content, list) and any(isinstance(each, Tensor) for each in content)
+        advice = ". A list of tensors is a LoRA of cloneofsimo's kind: load it with T2V Load LoRA" if lora else ""
+        raise CheckpointError(f"{path}: holds one {type(content).__name__}, not weights by name{advice}")
     # What is no tensor (a step counter, settings) is no weight either.
     tensors = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:

@@ -124,7 +124,10 @@ def fit(tensors: Mapping[str, Tensor], keys: KeyMap, network: nn.Module) -> dict
     if left_over:
         problems.append(f"{len(left_over)} keys are not of this network: {first_ten(left_over)}")
     if problems:
-        raise CheckpointError(f"{'; '.join(problems)}. The file is incomplete, or holds another kind of network")
+        raise CheckpointError(
+            f"{'; '.join(problems)}. The file is incomplete, or holds another kind of network; download or copy it "
+            "again, or take another"
+        )
     found = {name: tensors[names[name]] for name in expected}
     _check_shapes({name: keys.file_shape(name, shape) for name, shape in expected.items()}, found, names)
     _check_numbers(found, names)

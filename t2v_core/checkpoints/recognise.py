@@ -26,9 +26,13 @@ class Kind:
 # The first that fits is named, so what is part of other things stands below them.
 KINDS = (
     Kind(
+        "a LyCORIS file of another kind than LoRA (LoHa, LoKr or the like), which is not read here",
+        (".hada_w1", ".lokr_w1"),
+    ),
+    Kind(
         "a LoRA, a small change to a model",
-        (".lora_", "_lora.", ".lora.", "lora_unet_", "lora_te", ".hada_w1", ".lokr_w1"),
-        advice="Load the model it was made for, and the LoRA on top of it.",
+        (".lora_", "_lora.", ".lora.", "lora_unet_", "lora_te", "\nunet:0:", "\ntext_encoder:0:"),
+        advice="Load the model it was made for, and the LoRA on top of it with T2V Load LoRA.",
     ),
     Kind(
         "an AnimateDiff motion module, a part to be added to an image model",

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import WeightFile, read_weights
-from ..checkpoints.keymap import is_finite
+from ..checkpoints.files import AGAIN, WeightFile, read_weights
+from ..checkpoints.keymap import first_ten, is_finite
 from ..errors import CheckpointError
 from .foreign import no_lora
 
@@ -40,6 +40,7 @@ ENDINGS = (
     ("diffusers", ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
     ("stable_lora", ".lora_A", ".lora_B"),
 )
+FACTORS = tuple(ending for _, *endings in ENDINGS for ending in endings)
 MIDDLE = ".lora_mid.weight"
 DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 NUMBERED = re.compile(r"(unet|text_encoder):(\d{1,6}):(up|down)")
@@ -190,7 +191,8 @@ def _named(file: WeightFile) -> Lora:
         families.append(family)
         used |= {key, name + up, *alphas, *([name + MIDDLE] if middle is not None else [])}
     if not pairs:
-        raise CheckpointError(no_lora(tensors))
+        halves = [key for key in tensors if key.endswith(FACTORS)]
+        raise CheckpointError(f"each pair lacks a half: {first_ten(halves)}. {AGAIN}" if halves else no_lora(tensors))
     if dora := [key for key in tensors if key.endswith(DORA)]:
         raise CheckpointError(
             f"a DoRA, which rescales whole weights ({dora[0]}) and is not read here; ask its maker for a plain LoRA"

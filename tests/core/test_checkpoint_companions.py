@@ -216,7 +216,7 @@ def test_a_native_size_that_the_name_told_is_kept_by_a_file_saved_under_another(
 def test_the_bundled_model_describes_itself():
     description = read_model(BUNDLED_PATH, parts=()).description
     assert description.family.name == "this pack's own kind" and description.precision == "fp16"
-    assert "64 x 64, 16 frames\ntext encoder: in the same file\nVAE: in the same file" in description.text()
+    assert "96 x 96, 16 frames\ntext encoder: in the same file\nVAE: in the same file" in description.text()
     assert 100_000 < description.parameters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -101,8 +102,7 @@ def test_diffusers_folder(form, tmp_path):
 def test_modelscope(form, modelscope, tmp_path):
     path = MODELSCOPE[form](modelscope.state_dict(), tmp_path)
     assert unet_state_dict(path).layout == "modelscope"
-    if form == "file":
-        check(load_unet(path), modelscope, MODELSCOPE_CONTEXT)
+    check(load_unet(path), modelscope, MODELSCOPE_CONTEXT, ALL if form == "file" else (5,))
 
 
 @pytest.mark.parametrize("wrap", ["state_dict", "module"])
@@ -132,12 +132,26 @@ def test_videocrafters_layout_holds_only_its_own_network(modelscope, tmp_path):
 def test_half_precision_is_no_worse_than_diffusers_own(tmp_path):
     reference = diffusers_unet((32, 64), context_dim=24, head_dim=16, norm_groups=8)
     folder = save(reference, tmp_path / "model")
-    x, t, context = clip(2, 5, 8, 16, 24)
-    expected = reference(x, t, context).sample
     half = torch.bfloat16
-    ours = load_unet(folder, dtype=half)(x.to(half), t, context.to(half)).float()
-    theirs = reference.to(half)(x.to(half), t, context.to(half)).sample.float()
-    assert 1e-3 < relative_error(ours, expected) <= 1.25 * relative_error(theirs, expected)
+    ours, theirs = load_unet(folder, dtype=half), copy.deepcopy(reference).to(half)
+    for frames in ALL:
+        x, t, context = clip(1, frames, 8, 8, 24)
+        expected = reference(x, t, context).sample
+        given = x.to(half), t, context.to(half)
+        errors = [relative_error(each.float(), expected) for each in (ours(*given), theirs(*given).sample)]
+        assert 1e-3 < errors[0] <= 1.25 * errors[1], frames
+
+
+def test_saved_in_modelscopes_layout_it_loads_in_modelscope(modelscope, tmp_path):
+    path = MODELSCOPE["ModelScope's folder"](modelscope.state_dict(), tmp_path)
+    with torch.no_grad():
+        for parameter in (unet := load_unet(path)).parameters():
+            parameter.add_(0.01)
+    again = copy.deepcopy(modelscope)
+    again.load_state_dict(load_file(save_unet(unet, tmp_path / "saved.safetensors")), strict=True)
+    check(unet, again, MODELSCOPE_CONTEXT, (5,))
+    name = "input_blocks.1.0.temopral_conv.conv1.2.weight"
+    assert torch.equal(again.state_dict()[name], modelscope.state_dict()[name] + 0.01)
 
 
 def test_saved_into_diffusers_folder_it_loads_in_diffusers(tmp_path):

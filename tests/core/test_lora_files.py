@@ -95,6 +95,7 @@ def test_a_summary_says_what_it_is(ours, tmp_path):
         ({f"{NAME}.hada_w1_a": torch.ones(2, 2)}, "a LyCORIS file of another kind than LoRA"),
         ({"some.weight": torch.ones(2, 2)}, "no LoRA in a format known here; its keys are some.weight"),
         ({"first_stage_model.decoder.x": torch.ones(2)}, "no LoRA: this is a VAE"),
+        ({DOWN: torch.ones(2, 16)}, f"each pair lacks a half: {DOWN}. Download or copy it again"),
         ({"unet:0:up": torch.ones(4, 2), "unet:2:up": torch.ones(4, 2)}, "unet:0 is missing or half missing"),
         ({"unet:0:up": torch.ones(5, 2), "unet:0:down": torch.ones(2, 7)}, "its 1 pairs have no names, and their sha"),
     ],

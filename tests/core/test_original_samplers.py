@@ -135,7 +135,7 @@ def test_the_sigmas_are_those_of_alpha_bar():
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
-@pytest.mark.parametrize("steps", [15, 25])
+@pytest.mark.parametrize("steps", [10, 15, 25])
 def test_modelscope_from_noise_to_latents(steps, sampler):
     noise, (cond, uncond) = noise_of(), texts()
     expected = modelscope_ddim(NETWORK, in_clips(noise), [{"context": cond}, {"context": uncond}], steps, CFG)
@@ -145,6 +145,9 @@ def test_modelscope_from_noise_to_latents(steps, sampler):
     without = run(replace(model(), modifiers=()), noise, steps, sampler=sampler)
     uniform = run(model(), noise, steps, sampler=sampler, sigmas=sigmas_for("ddim_uniform", MODELSCOPE, steps))
     assert all(relative_error(each * SCALE, in_frames(expected)) > 2e-4 for each in (without, uniform))
+    # And so are the texts.
+    swapped = run(model(), noise, steps, sampler=sampler, cond=uncond, uncond=cond)
+    assert relative_error(swapped * SCALE, in_frames(expected)) > 0.01
 
 
 def test_unet3d_with_cfg_9_in_25_steps(tmp_path):

@@ -1,4 +1,5 @@
-"""From noise to latents as diffusers' text-to-video and video-to-video pipelines go, which are run here."""
+"""From noise to latents as diffusers' text-to-video and video-to-video pipelines go, which are run here. diffusers has
+them only where transformers is installed."""
 
 from __future__ import annotations
 
@@ -10,8 +11,6 @@ from torch import Tensor
 
 from t2v_core.checkpoints import read_model
 from t2v_core.diffusion import NetworkScale, VideoModel, sample, sigmas_for
-
-pytest.importorskip("transformers", reason="diffusers has its pipelines only where transformers is")
 
 FRAMES, HEIGHT, WIDTH, CFG, SCALE = 4, 6, 4, 9.0, 0.18215
 # scheduler/scheduler_config.json of damo-vilab/text-to-video-ms-1.7b.
