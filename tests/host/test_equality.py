@@ -79,8 +79,8 @@ CASES = [
         for sampler, scheduler in product(DETERMINISTIC, ("normal", "karras", "simple"))
     ),
     *((PROMPT, sampler, "normal", 1.0) for sampler in DETERMINISTIC),
-    *(("a (red:1.3) circle (moving (left:0.8)) on \\(white\\)", sampler, "normal", 2.5) for sampler in DETERMINISTIC),
-    *((LONG, sampler, "normal", 2.5) for sampler in DETERMINISTIC),
+    ("a (red:1.3) circle (moving (left:0.8)) on \\(white\\)", "euler", "normal", 2.5),
+    (LONG, "dpmpp_2m", "normal", 2.5),
 ]
 
 
