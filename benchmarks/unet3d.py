@@ -10,6 +10,7 @@ how far the two outputs are apart.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import statistics
@@ -73,7 +74,8 @@ def _status(field: str) -> int:
 def _peak(name: str, arguments: argparse.Namespace, queue) -> None:
     network = build(name)
     data = inputs(arguments)
-    run(network, *data)  # allocators and kernels are warm, as in the second sampling step
+    run(network, *data)  # kernels are warm, as in the second sampling step
+    ctypes.CDLL(None).malloc_trim(0)  # what was kept for later does not count as needed
     Path("/proc/self/clear_refs").write_text("5")  # peak RSS starts again from now
     before = _status("VmRSS")
     run(network, *data)
