@@ -28,6 +28,15 @@ def _register() -> None:
         known[own] = ([*paths, default], suffixes or set(folder_paths.supported_pt_extensions))
 
 
+def names_in(folder: str) -> list[str]:
+    """ComfyUI's list of the files of a kind. What ComfyUI remembers of a folder that is gone since, it fails on."""
+    try:
+        return folder_paths.get_filename_list(folder)
+    except OSError:
+        getattr(folder_paths, "filename_list_cache", {}).pop(folder, None)
+        return folder_paths.get_filename_list(folder)
+
+
 def _models() -> dict[str, Entry]:
     """Every model by its name, the first of each name."""
     _register()
@@ -49,7 +58,7 @@ def _linked(folder: str, roots: list[Path]) -> dict[str, Entry]:
     Whoever may make links among the models could as well copy the files there; a workflow or a model cannot.
     """
     found = {}
-    for name in folder_paths.get_filename_list(folder):
+    for name in names_in(folder):
         path = folder_paths.get_full_path(folder, name)
         if path and not any(Path(path).resolve().is_relative_to(root) for root in roots):
             found[name.replace("\\", "/")] = model_at(path)

@@ -292,6 +292,22 @@ def test_a_file_is_read_again_when_it_has_changed(comfy, write_unet):
     assert relative_error(latents[1], latents[0]) > 0.1 and relative_error(latents[2], latents[1]) > 0.1
 
 
+def test_a_folder_of_models_that_is_gone_holds_none(comfy, write_unet):
+    folder, away = comfy.models / "text2video", comfy.models / "away"
+    write_unet(folder / "kept.safetensors", context_dim=96)
+
+    def listed() -> list[str]:
+        return comfy.get_json("/object_info/T2VLoadModel")["T2VLoadModel"]["input"]["required"]["model_name"][0]
+
+    assert "kept.safetensors" in listed()
+    folder.rename(away)
+    try:
+        assert "bundled" in listed() and "kept.safetensors" not in listed()
+    finally:
+        away.rename(folder)
+    assert "kept.safetensors" in listed()
+
+
 def test_a_file_that_is_gone_is_refused(comfy, write_unet):
     file = comfy.models / "text2video" / "gone.safetensors"
     write_unet(file, context_dim=96)
