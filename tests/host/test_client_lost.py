@@ -106,6 +106,7 @@ def test_an_unreachable_server_is_an_error(start):
     assert start("queue", "--server", url, "--retry", 0).end().code == 3
 
 
+@pytest.mark.long
 def test_a_server_that_is_stopped_killed_or_restarted(comfy, slow, tmp_path):
     with Server(comfy.installation, tmp_path / "own") as server:
         proxy = Proxy(int(server.url.rpartition(":")[2]))

@@ -31,6 +31,7 @@ def test_compiled_parts_give_the_same_clip(comfy_paths, tmp_path, monkeypatch):
     assert relative_error(guided, plain) > 1e-2
 
 
+@pytest.mark.long
 def test_without_a_compiler_the_model_runs_as_it_is(comfy_paths, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))

@@ -104,7 +104,9 @@ def test_a_clip_of_the_models_own_size_agrees(comfy, part, host, sampler):
     assert max(errors.values()) <= 1e-5
 
 
-@pytest.mark.parametrize("sampler", ["heun", "uni_pc", "uni_pc_bh2"])
+@pytest.mark.parametrize(
+    "sampler", ["heun", *(pytest.param(name, marks=pytest.mark.long) for name in ("uni_pc", "uni_pc_bh2"))]
+)
 def test_the_other_deterministic_samplers_agree_too(comfy, part, host, sampler):
     case = (PROMPT, sampler, "normal", 2.5)
     ways = in_comfyui(comfy, *case)

@@ -141,6 +141,7 @@ def test_a_modelscope_unet_with_stock_text_tower_and_vae(comfy, unet_file, headl
     assert relative_error(latents, expected) <= 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("stock_files")
 def test_our_nodes_run_a_stable_diffusion_checkpoint(comfy, tmp_path):
     graph = Graph()

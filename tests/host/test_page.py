@@ -14,7 +14,12 @@ from shipped import FOR_PEOPLE, for_people, for_programs
 
 ROOT = PACKS[PACK]
 SAVERS = {"T2VSaveVideo", "SaveVideo"}
-each_for_people = pytest.mark.parametrize("file", FOR_PEOPLE, ids=lambda file: file.stem)
+each_for_people = pytest.mark.parametrize(
+    "file",
+    # Two models one after the other take long, and their nodes are in the other workflows too.
+    [pytest.param(file, marks=pytest.mark.long if "cascade" in file.stem else ()) for file in FOR_PEOPLE],
+    ids=lambda file: file.stem,
+)
 
 READY = "window.app?.vueAppReady && 'T2VSampler' in window.LiteGraph.registered_node_types"
 UNKNOWN_TYPES = "app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
