@@ -12,13 +12,13 @@ class T2VCompile:
     TITLE = "T2V Compile"
     DESCRIPTION = (
         "Compiles the parts that the model repeats, with torch.compile: the first step of each size takes a minute or "
-        "more, those after it less time. Where torch cannot compile, the model runs as it is. Results differ by no "
-        "more than rounding."
+        "more; what the steps after it gain depends on the machine. Where torch cannot compile, the model runs as it "
+        "is. Results differ by no more than rounding."
     )
     CATEGORY = "T2V/sampling"
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The same model, faster from its second step on.",)
+    OUTPUT_TOOLTIPS = ("The same model, compiled in its first step.",)
     FUNCTION = "patch"
 
     @classmethod

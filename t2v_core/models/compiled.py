@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ class CompiledParts:
     def __init__(self, backend: str | Callable = "inductor"):
         self.backend = backend
         self.failure: str | None = None
-        self._forms: WeakKeyDictionary[nn.Module, Callable] = WeakKeyDictionary()
+        self._forms: dict[nn.Module, Callable] = {}
 
     def __call__(self, part: nn.Module, *arguments: Any) -> Any:
         """`part(*arguments)`."""
