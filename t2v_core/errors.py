@@ -14,7 +14,7 @@ class GraphError(T2VError):
 
 
 class VideoError(T2VError):
-    """Frames could not be turned into a video file."""
+    """Frames could not be turned into a video file, or a file not into frames."""
 
 
 class ScheduleError(T2VError):

@@ -18,11 +18,11 @@ from ..errors import VideoError
 
 _TAIL = 8192
 """Bytes kept of what ffmpeg prints: it may print without end."""
-_ERROR = re.compile(rb"\[(error|fatal|panic)\]")
+ERRORS = re.compile(rb"\[(error|fatal|panic)\]")
 _ORIGIN = re.compile(r"^(\[[^\]\n]*\] *)+", re.MULTILINE)
 """Which part of ffmpeg speaks, where it lies in memory, how bad it is: not for people."""
 _LAST_LINES = 8
-_GRACE = 10.0
+GRACE = 10.0
 """Seconds a process gets to end by itself once it has closed its input, or its pipes once it is dead."""
 
 
@@ -63,8 +63,8 @@ class FFmpeg:
             )
         except OSError as error:
             raise VideoError(f"ffmpeg could not be started: {program}: {error.strerror}") from error
-        self._progress = _Tail(self._process.stdout)
-        self._log = _Tail(self._process.stderr)
+        self._progress = Tail(self._process.stdout)
+        self._log = Tail(self._process.stderr)
 
     def __enter__(self) -> FFmpeg:
         return self
@@ -90,22 +90,20 @@ class FFmpeg:
         code = self._process.wait()
         self._reap()
         # ffmpeg 5 and older exit with 0 although the end of the file could not be written
-        if code != 0 or _ERROR.search(self._log.text):
+        if code != 0 or ERRORS.search(self._log.text):
             raise self._failure()
         counts = re.findall(rb"^frame=\s*(\d+)", self._progress.text, re.MULTILINE)
         return int(counts[-1]) if counts else 0
 
     def _failure(self) -> VideoError:
         try:
-            code = self._process.wait(_GRACE)
+            code = self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         self._reap()
         how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        log = _ORIGIN.sub("", self._log.text.decode(errors="replace"))
-        lines = list(dict.fromkeys(log.strip().splitlines()))[-_LAST_LINES:]
-        return VideoError("\n".join([f"ffmpeg {how}; its last words:", *(lines or ["(none)"])]))
+        return VideoError(f"ffmpeg {how}; its last words:\n{last_words(self._log.text)}")
 
     def _reap(self) -> None:
         try:
@@ -113,11 +111,17 @@ class FFmpeg:
         except OSError:
             pass  # what was still buffered has nowhere to go
         self._process.wait()
-        self._progress.join(_GRACE)
-        self._log.join(_GRACE)
+        self._progress.join(GRACE)
+        self._log.join(GRACE)
 
 
-class _Tail(threading.Thread):
+def last_words(log: bytes) -> str:
+    """The last lines of what ffmpeg printed, each once, for people."""
+    lines = list(dict.fromkeys(_ORIGIN.sub("", log.decode(errors="replace")).strip().splitlines()))
+    return "\n".join(lines[-_LAST_LINES:]) or "(none)"
+
+
+class Tail(threading.Thread):
     """Reads a pipe to its end, so that ffmpeg never waits for a reader, and keeps the last few kilobytes."""
 
     def __init__(self, pipe: IO[bytes]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from t2v_core.errors import VideoError
-from t2v_core.video import OutputFolder, SavedVideo, naming, write_video
+from t2v_core.video import OutputFolder, SavedVideo, write_video
+from t2v_core.video.writing import naming
 
 FRAMES = np.zeros((2, 16, 16, 3), np.uint8)
 
@@ -177,3 +178,20 @@ def test_nothing_is_overwritten(tmp_path, monkeypatch):
         late.unlink()
     assert target.read_text() == "mine"
     assert names(tmp_path) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("taken", ["empty folder", "full folder", "file"])
+def test_a_folder_of_pictures_takes_nobody_s_name(tmp_path, taken):
+    whole, target = tmp_path / "whole", tmp_path / "name"
+    whole.mkdir()
+    (whole / "00000.png").write_bytes(b"x")
+    if taken == "file":
+        target.write_bytes(b"mine")
+    else:
+        target.mkdir()
+    if taken == "full folder":
+        (target / "mine").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        naming.publish(whole, target)
+    assert (whole / "00000.png").exists()
+    assert target.read_bytes() == b"mine" if taken == "file" else not (target / "00000.png").exists()

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from t2v_core.errors import VideoError
-from t2v_core.video import avi, write_video
-from t2v_core.video.audio import Sound
+from t2v_core.video import write_video
+from t2v_core.video.writing import avi
+from t2v_core.video.writing.audio import Sound
 
 FRAMES = torch.zeros(12, 16, 16, 3, dtype=torch.uint8)
 

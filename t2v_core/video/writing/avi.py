@@ -18,14 +18,17 @@ import numpy as np
 
 VIDEO, SOUND = b"00dc", b"01wb"
 
-_RGB24 = b"RGB\x18"
+# What the AVI calls each pixel format, and its bits a pixel: tags that ffmpeg's raw video decoder knows, top row first.
+_TAGS = {"rgb24": (b"RGB\x18", 24), "rgba": (b"RGBA", 32), "rgb48le": (b"RGB\x30", 48), "rgba64le": (b"RBA\x40", 64)}
 _IEEE_FLOAT = 3
 _IS_INTERLEAVED = 0x100
 
 
-def header(width: int, height: int, fps: Fraction, channels: int = 0, sample_rate: int = 0) -> bytes:
-    """Everything before the first chunk: rgb24 frames, top row first, and float32 sound if `channels` is not 0."""
-    streams = _video_stream(width, height, fps)
+def header(
+    width: int, height: int, fps: Fraction, channels: int = 0, sample_rate: int = 0, pixel_format: str = "rgb24"
+) -> bytes:
+    """Everything before the first chunk: raw frames, top row first, and float32 sound if `channels` is not 0."""
+    streams = _video_stream(width, height, fps, pixel_format)
     if channels:
         streams += _sound_stream(channels, sample_rate)
     microseconds = min(round(1_000_000 / fps), 0xFFFFFFFF)
@@ -53,9 +56,10 @@ def _list(kind: bytes, content: bytes) -> bytes:
     return _whole_chunk(b"LIST", kind + content)
 
 
-def _video_stream(width: int, height: int, fps: Fraction) -> bytes:
-    head = _stream_head(b"vids", _RGB24, fps.denominator, fps.numerator, 0)
-    bitmap = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, _RGB24, width * height * 3, 0, 0, 0, 0)
+def _video_stream(width: int, height: int, fps: Fraction, pixel_format: str) -> bytes:
+    tag, bits = _TAGS[pixel_format]
+    head = _stream_head(b"vids", tag, fps.denominator, fps.numerator, 0)
+    bitmap = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, bits, tag, width * height * bits // 8, 0, 0, 0, 0)
     return _list(b"strl", head + _whole_chunk(b"strf", bitmap))
 
 

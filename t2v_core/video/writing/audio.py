@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import VideoError
+from ...errors import VideoError
 
 MAX_CHANNELS = 6
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
@@ -46,6 +46,10 @@ class Sound:
     @property
     def channels(self) -> int:
         return self.waveform.shape[0]
+
+    @property
+    def seconds(self) -> Fraction:
+        return Fraction(self.waveform.shape[1], self.sample_rate)
 
     def during(self, frame: int, fps: Fraction) -> bytes:
         """The samples heard while frame number `frame` (from 0) is shown: float32 little endian, channels interleaved.

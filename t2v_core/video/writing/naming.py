@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ..errors import VideoError
+from ...errors import VideoError
+from ..formats.format import Format
+from ..formats.options import VideoOptions
 from .encode import Encoding, encoded
 
 _MAX_PARTS = 32
@@ -24,12 +27,12 @@ _WINDOWS_RESERVED = re.compile(r'[<>:"|?*]')
 
 @dataclass(frozen=True)
 class SavedVideo:
-    """A file that was written into an `OutputFolder`."""
+    """A file, or a folder of pictures, that was written into an `OutputFolder`."""
 
     path: Path
     """Absolute."""
     filename: str
-    """`prefix_00001_.mp4`"""
+    """`prefix_00001_.mp4`, or of a folder `prefix_00001_`."""
     subfolder: str
     """Below the output folder, with forward slashes; empty if the file lies in the folder itself."""
 
@@ -47,8 +50,9 @@ class OutputFolder:
         frames: Iterable,
         fps: float | Fraction,
         *,
-        format: str = "h264-mp4",
+        format: str | Format = "h264-mp4",
         quality: str = "high",
+        options: VideoOptions | None = None,
         metadata: Mapping[str, str] | None = None,
         audio: Mapping | None = None,
         on_frame: Callable[[int], None] | None = None,
@@ -60,7 +64,7 @@ class OutputFolder:
             letter, a link out of the folder, control characters.
         The other arguments are those of `write_video`.
         """
-        encoding = Encoding.checked(fps, format, quality, metadata, audio)
+        encoding = Encoding.checked(fps, format, quality, options, metadata, audio)
         folder, name = self._place(prefix)
         with encoded(frames, _nearest_folder(folder), encoding, on_frame) as whole:
             path = _publish_numbered(whole, folder, name, encoding.format.extension)
@@ -95,7 +99,7 @@ def fill_in(prefix: str, width: int, height: int) -> str:
 
 
 def publish(whole: Path, target: Path) -> None:
-    """Give the file `whole` the name `target`, at once and never in the place of another file.
+    """Give the file or folder `whole` the name `target`, at once and never in the place of another file.
 
     FileExistsError if the name is taken, VideoError if the system refuses. `whole` may keep its old name too.
     """
@@ -111,6 +115,9 @@ def publish(whole: Path, target: Path) -> None:
 
 
 def _link_or_claim(whole: Path, target: Path) -> None:
+    if whole.is_dir():
+        _rename_folder(whole, target)
+        return
     try:
         os.link(whole, target)
         return
@@ -123,6 +130,18 @@ def _link_or_claim(whole: Path, target: Path) -> None:
         os.replace(whole, target)
     except BaseException:
         os.unlink(target)
+        raise
+
+
+def _rename_folder(whole: Path, target: Path) -> None:
+    """POSIX puts a folder in the place of an empty one, and of nothing else."""
+    if os.path.lexists(target):
+        raise FileExistsError(target)
+    try:
+        os.rename(whole, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(target) from None
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..errors import VideoError
+from ...errors import VideoError
 
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # Carriage return is not in ffmpeg's list, but ends a line all the same.

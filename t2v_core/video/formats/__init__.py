@@ -1,0 +1,1 @@
+"""What kinds of file a video can become, and what may be asked of each."""

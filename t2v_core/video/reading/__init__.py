@@ -1,0 +1,1 @@
+"""A video file in, frames and sound out; what is in a file. Files come from strangers."""
