@@ -1,4 +1,4 @@
-"""The command line: run, validate, list, and show schedules. `python -m headless --help` is its manual."""
+"""The command line: run, validate, list, show schedules and videos. `python -m headless --help` is its manual."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from .. import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from ..nodes.host import use
 from ..t2v_core.errors import GraphError, T2VError
-from . import overrides, schedule
+from . import overrides, probe, schedule
 from .execute import execute
 from .graph import Graph, read_graph
-from .host import HeadlessHost
+from .host import INPUTS, HeadlessHost
 from .listing import listing
 from .progress import Progress
 from .validate import check
@@ -75,7 +75,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m headless",
-        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI. Shows schedules.",
+        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI. Shows schedules "
+        "and what is in a video.",
         epilog=EXIT_CODES,
     )
     parser.set_defaults(debug=False, quiet=False, progress=False)
@@ -98,8 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     nodes = commands.add_parser("nodes", help="list the nodes and their inputs")
     nodes.set_defaults(command=_nodes)
     _add_models_option(nodes)
+    _add_input_option(nodes)
 
     schedule.add(commands)
+    probe.add(commands)
     return parser
 
 
@@ -114,6 +117,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         help="change an input before running; NODE is a node's id or title; may be given more than once",
     )
     _add_models_option(parser)
+    _add_input_option(parser)
 
 
 def _add_models_option(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +128,16 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
         default=Path("models"),
         help="a folder of models beside 'bundled', with LoRAs in its folder 'loras'; or ComfyUI's own folder 'models', "
         "which has 'text2video' or 'diffusion_models' in it (default: models, if it is there)",
+    )
+
+
+def _add_input_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        metavar="DIR",
+        type=_folder,
+        default=INPUTS,
+        help="a folder of videos to load (default: input, if it is there)",
     )
 
 
@@ -145,24 +159,25 @@ def _folder(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> int:
-    host = HeadlessHost(options.models, options.out, progress, metadata=not options.disable_metadata)
+    host = HeadlessHost(options.models, options.out, progress, not options.disable_metadata, options.input)
     use(host)
     graph = _checked_graph(options)
     for _, shown in execute(graph, NODE_CLASS_MAPPINGS):
         for file in shown.get("images", ()):
-            print(options.out / file["subfolder"] / file["filename"], flush=True)
+            folder = host.temp_folder() if file["type"] == "temp" else host.output_folder()
+            print(folder / file["subfolder"] / file["filename"], flush=True)
     return DONE
 
 
 def _validate(options: argparse.Namespace, progress: Progress) -> int:
-    use(HeadlessHost(options.models, Path(OUTPUT), progress))
+    use(HeadlessHost(options.models, Path(OUTPUT), progress, inputs=options.input))
     graph = _checked_graph(options)
     print(f"{options.file}: valid, {len(graph.nodes)} nodes")
     return DONE
 
 
 def _nodes(options: argparse.Namespace, progress: Progress) -> int:
-    use(HeadlessHost(options.models, Path(OUTPUT), progress))
+    use(HeadlessHost(options.models, Path(OUTPUT), progress, inputs=options.input))
     print(listing(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS))
     return DONE
 

@@ -7,7 +7,7 @@ MODEL is a `VideoModel`, CLIP a `PromptEncoder`, SAMPLER a `BoundSampler`. VAE i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..nodes.host import BUNDLED, PARTS, Loaded, Sampling
+from ..nodes.host import BUNDLED, PARTS, VIDEO_FORMATS, Loaded, Sampling
 from ..t2v_core.checkpoints import BUNDLED_PATH, Entry, ModelFile, model_at, read_model
 from ..t2v_core.diffusion import (
     SAMPLERS,
@@ -29,7 +29,10 @@ from ..t2v_core.diffusion import (
 from ..t2v_core.errors import CheckpointError, T2VError
 from ..t2v_core.lora import Lora, encoder_with_lora, place_lora, with_lora
 from ..t2v_core.models.autoencoder import Autoencoder
+from ..t2v_core.models.memory import free_bytes
+from ..t2v_core.models.tiled import decode_tiled
 from ..t2v_core.text import PromptEncoder
+from ..t2v_core.video.reading.inputs import EXTENSIONS, inside, videos_in
 from . import public_text, public_vae
 from .folders import ModelsFolder
 from .progress import Progress
@@ -39,6 +42,7 @@ logger = logging.getLogger(__name__)
 # On a CPU half precision is slower than single, so it is used only when asked for.
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEANT = {"model": "unet", "clip": "text_encoder", "vae": "autoencoder"}  # what a socket's part is in a file
+INPUTS = Path("input")
 CODING_BYTES = 2**30  # how much decoding or encoding may take beside its result
 BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder's decoder in fp32; its encoder takes less
 
@@ -49,13 +53,15 @@ class HeadlessHost:
     """Implements `nodes.host.Host`.
 
     models: the folder of the models beside `bundled` and of LoRAs, as `ModelsFolder` reads it; it need not exist.
+    inputs: the folder of the videos that can be loaded; it need not exist.
     output: the folder below which files are written; made with the first of them.
     metadata: whether prompt and workflow go into the files.
     """
 
-    def __init__(self, models: Path, output: Path, progress: Progress, metadata: bool = True):
+    def __init__(self, models: Path, output: Path, progress: Progress, metadata: bool = True, inputs: Path = INPUTS):
         self._folder = ModelsFolder(models)
         self._output = output
+        self._inputs = inputs
         self._progress = progress
         self._metadata = metadata
 
@@ -154,15 +160,20 @@ class HeadlessHost:
         return model.patched(modifier)
 
     def decode(self, vae: VAE, latents: Tensor, frames_per_batch: int) -> Tensor:
-        frames, _, h, w = latents.shape
-        height, width = h * vae.config.downscale, w * vae.config.downscale
-        weights, images = next(vae.parameters()), torch.empty(frames, height, width, 3)
+        frames, done, images = len(latents), 0, None
         report = self.progress(frames, "Decoding")
-        for batch in _batches(frames, frames_per_batch or _frames_at_once(vae, height, width)):
-            decoded = vae.decode(latents[batch].to(weights))
-            images[batch] = rearrange(decoded.float(), "f c h w -> f h w c").add(1).div(2).clamp(0, 1)
-            report(min(batch.stop, frames))
+        for batch in _decoded(vae, latents, frames_per_batch):
+            if images is None:
+                images = torch.empty(frames, *batch.shape[1:])
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+            report(done)
         return images
+
+    def decode_frames(self, vae: VAE, latents: Tensor, frames_per_batch: int, tile_size: int = 0) -> Iterator[Tensor]:
+        for batch in _decoded(vae, latents, frames_per_batch, tile_size):
+            yield from batch
+            del batch  # before the next is made
 
     def encode_frames(self, vae: VAE, images: Tensor) -> Tensor:
         weights = next(vae.parameters())
@@ -172,8 +183,23 @@ class HeadlessHost:
             [vae.encode((pixels[batch] * 2 - 1).to(weights)).float() for batch in _batches(len(pixels), at_once)]
         )
 
+    def input_videos(self) -> list[str]:
+        return videos_in(self._inputs, (*EXTENSIONS, ".png"))  # an animated PNG may be called .png
+
+    def input_path(self, name: str) -> Path:
+        return inside(self._inputs, name)
+
+    def free_memory(self) -> int | None:
+        return free_bytes(torch.device("cpu"))
+
     def output_folder(self) -> Path:
         return self._output
+
+    def temp_folder(self) -> Path:
+        return self._output / "temp"
+
+    def video_formats_folder(self) -> Path:
+        return self._folder.path / VIDEO_FORMATS
 
     def writes_metadata(self) -> bool:
         return self._metadata
@@ -200,6 +226,17 @@ def _frames_at_once(vae: VAE, height: int, width: int) -> int:
     """How many frames of this size the autoencoder may work on together."""
     bytes_per_pixel = vae.bytes_per_pixel if isinstance(vae, public_vae.PublicAutoencoder) else BYTES_PER_PIXEL
     return max(1, CODING_BYTES // (height * width * bytes_per_pixel))
+
+
+def _decoded(vae: VAE, latents: Tensor, frames_per_batch: int, tile_size: int = 0) -> Iterator[Tensor]:
+    """The frames of latents `[f, c, h, w]`, a batch at a time: float32 `[n, H, W, 3]` in 0..1."""
+    weights, scale = next(vae.parameters()), vae.config.downscale
+    tile = tile_size // scale or max(latents.shape[2:])
+    at_once = frames_per_batch or _frames_at_once(vae, *(scale * min(side, tile) for side in latents.shape[2:]))
+    for batch in _batches(len(latents), at_once):
+        images = decode_tiled(vae.decode, latents[batch].to(weights), tile)
+        yield rearrange(images, "f c h w -> f h w c").add(1).div(2).clamp(0, 1)
+        del images
 
 
 def _batches(frames: int, size: int) -> list[slice]:

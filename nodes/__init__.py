@@ -1,16 +1,19 @@
 """The pack's nodes: sockets in, one call, sockets out. A new node is one class and one row here."""
 
 from .compile import T2VCompile
+from .decode_and_save import T2VDecodeAndSave, T2VPreviewVideo
 from .encode import T2VEncode
 from .frame_rate import T2VModelFps
 from .latent import T2VEmptyLatent, T2VUpscaleLatent
 from .load import T2VLoadModel
+from .load_video import T2VLoadVideo, T2VLoadVideoLatent
 from .lora import T2VLoadLora
 from .sample import T2VSampler, T2VSamplerSelect
 from .schedule import T2VPromptSchedule, T2VScheduleInspect, T2VValueSchedule
 from .schedule_model import T2VScheduleModel
 from .text import T2VTextEncode
 from .video import T2VDecode, T2VSaveVideo
+from .video_options import T2VVideoOptions
 
 NODES = [
     T2VLoadModel,
@@ -29,6 +32,11 @@ NODES = [
     T2VUpscaleLatent,
     T2VEncode,
     T2VCompile,
+    T2VVideoOptions,
+    T2VDecodeAndSave,
+    T2VPreviewVideo,
+    T2VLoadVideo,
+    T2VLoadVideoLatent,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

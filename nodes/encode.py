@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -81,11 +83,11 @@ class T2VEncode:
         check_part(vae, "vae", "autoencoder")
         frames, own_height, own_width, _ = images.shape
         resizes = bool(width or height)
-        width, height = _size(own_width, own_height, width, height)
+        width, height = size_to_encode(own_width, own_height, width, height)
         if error := size_error(width, height, frames, "images"):
             raise T2VError(error)
         if not resizes:
-            images = _cut(images, height, width)
+            images = cut(images, height, width)
         running, latents = host.current(), []
         report = running.progress(frames, "Encoding")
         at_once = frames_per_batch or FRAMES_AT_ONCE
@@ -93,25 +95,33 @@ class T2VEncode:
             batch = images[start : start + at_once]
             if resizes:
                 batch = resize(batch.movedim(-1, 1), height, width, upscale_method).movedim(1, -1)
-            encoded = running.encode_frames(vae, batch)
-            if encoded.ndim != 4 or len(encoded) != len(batch):
-                raise T2VError(
-                    f"vae: it makes latents {list(encoded.shape)} of {len(batch)} frames; here an autoencoder of "
-                    "single frames is needed, such as Stable Diffusion's"
-                )
-            latents.append(encoded)
+            latents.append(encode_batch(running, vae, batch))
             report(min(start + at_once, frames))
         return ({"samples": torch.cat(latents)},)
 
 
-def _size(own_width: int, own_height: int, width: int, height: int) -> tuple[int, int]:
-    """(width, height) in pixels of what is encoded; 0 stands for a side that is not given."""
+def encode_batch(running: host.Host, vae: Any, images: Tensor) -> Tensor:
+    """Frames `[n, H, W, 3]` to latents `[n, c, H / 8, W / 8]`; T2VError for a VAE that makes anything else of them."""
+    encoded = running.encode_frames(vae, images)
+    if encoded.ndim != 4 or len(encoded) != len(images):
+        raise T2VError(
+            f"vae: it makes latents {list(encoded.shape)} of {len(images)} frames; here an autoencoder of single "
+            "frames is needed, such as Stable Diffusion's"
+        )
+    return encoded
+
+
+def size_to_encode(own_width: int, own_height: int, width: int, height: int, name: str = "images") -> tuple[int, int]:
+    """(width, height) in pixels of what is encoded; 0 stands for a side that is not given.
+
+    name: the input that the frames are from.
+    """
     if width or height:
         wide, high = _in_proportion(own_width, own_height, height), _in_proportion(own_height, own_width, width)
         return width or wide, height or high
     if min(own_width, own_height) < PIXELS_PER_LATENT:
         least = f"{PIXELS_PER_LATENT} x {PIXELS_PER_LATENT}"
-        raise T2VError(f"images: they are {own_width} x {own_height}, and {least} is the least; give a width")
+        raise T2VError(f"{name}: they are {own_width} x {own_height}, and {least} is the least; give a width")
     return tuple(side // PIXELS_PER_LATENT * PIXELS_PER_LATENT for side in (own_width, own_height))
 
 
@@ -120,7 +130,7 @@ def _in_proportion(own: int, own_other: int, other: int) -> int:
     return max(1, latents) * PIXELS_PER_LATENT
 
 
-def _cut(images: Tensor, height: int, width: int) -> Tensor:
+def cut(images: Tensor, height: int, width: int) -> Tensor:
     """The middle of frames `[f, H, W, 3]`, where ComfyUI's VAE Encode takes it."""
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]

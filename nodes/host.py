@@ -8,7 +8,7 @@ whatever is the same is in the nodes or in `t2v_core`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 NO_LORA = "none"
+VIDEO_FORMATS = "video_formats"
+"""The folder, beside the models, of the user's own video formats."""
 WEIGHT_DTYPES = ("auto", "fp32", "fp16", "bf16")
 PARTS = ("model", "clip", "vae")
 
@@ -114,12 +116,35 @@ class Host(Protocol):
         frames_per_batch is how many frames are decoded at once; 0 lets the host choose by the memory there is.
         """
 
+    def decode_frames(self, vae: Any, latents: Tensor, frames_per_batch: int, tile_size: int = 0) -> Iterator[Tensor]:
+        """The frames of `decode`, each `[H, W, 3]`, one after the other: decoded a few at a time and then forgotten.
+
+        tile_size is the side in pixels, a multiple of 8, of the overlapping tiles that a frame is decoded in, which
+        takes less memory; 0 decodes whole frames.
+        """
+
     def encode_frames(self, vae: Any, images: Tensor) -> Tensor:
         """An IMAGE `[f, H, W, 3]`, sides divisible by 8, to latents `[f, c, H / 8, W / 8]`, unscaled, where the host
         keeps results. It may work on fewer frames at once than it is given."""
 
+    def input_videos(self) -> list[str]:
+        """The names of the video files that can be loaded. Never raises: a folder that is not there holds none."""
+
+    def input_path(self, name: str) -> Path:
+        """The file of one of `input_videos`, or of another name in the input folder; VideoError for what is not there
+        and for what lies elsewhere."""
+
+    def free_memory(self) -> int | None:
+        """How many bytes an IMAGE may take now, where the host keeps results; None where that cannot be told."""
+
     def output_folder(self) -> Path:
-        """The one folder below which nodes may write."""
+        """The one folder below which nodes may write what is to be kept."""
+
+    def temp_folder(self) -> Path:
+        """The folder below which nodes write what is only to be looked at."""
+
+    def video_formats_folder(self) -> Path:
+        """The folder of the user's own video formats; it need not exist."""
 
     def writes_metadata(self) -> bool:
         """Whether the prompt and the workflow may be written into files."""
@@ -172,3 +197,21 @@ def lora_names() -> list[str]:
 
         return [NO_LORA, *lora_files.lora_names()]
     return [NO_LORA, *(() if _host is None else _host.lora_names())]
+
+
+def video_formats_folder() -> Path | None:
+    """Where the user's own video formats lie; None where there is no host. Needs no host, as `model_names`."""
+    if _host is None and _inside_comfyui():
+        from .comfyui import files
+
+        return files.video_formats_folder()
+    return None if _host is None else _host.video_formats_folder()
+
+
+def input_videos() -> list[str]:
+    """What T2VLoadVideo lists. Needs no host either."""
+    if _host is None and _inside_comfyui():
+        from .comfyui import inputs
+
+        return inputs.videos()
+    return [] if _host is None else _host.input_videos()

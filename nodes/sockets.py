@@ -42,13 +42,14 @@ def check_conditioning(conditioning: Any, frames: int, name: str) -> None:
             )
 
 
-def check_images(images: Any, name: str) -> None:
-    """IMAGE is a floating-point tensor `[f, H, W, 3]` in 0..1."""
+def check_images(images: Any, name: str, alpha: bool = False) -> None:
+    """IMAGE is a floating-point tensor `[f, H, W, 3]` in 0..1; `[f, H, W, 4]` too where alpha is allowed."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not torch.is_floating_point(images):
         raise T2VError(f"{name}: not an IMAGE, which is a floating-point tensor [frames, height, width, 3]")
-    if images.numel() == 0 or images.shape[-1] != 3:
+    if images.numel() == 0 or images.shape[-1] not in ((3, 4) if alpha else (3,)):
+        channels = "3, or 4 with alpha" if alpha else "3"
         raise T2VError(
-            f"{name}: the images are {list(images.shape)}; they must be [frames, height, width, 3], none of them 0"
+            f"{name}: the images are {list(images.shape)}; they must be [frames, height, width, {channels}], none 0"
         )
 
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from ..t2v_core.errors import T2VError
-from ..t2v_core.video import FORMATS, QUALITIES, OutputFolder
-from ..t2v_core.video.naming import check_prefix, fill_in
-from ..t2v_core.video.rate import HIGHEST, LOWEST
-from . import host
+from . import host, saving
 from .sockets import check_images, check_part, latents_of
 
 
@@ -67,64 +61,42 @@ class T2VSaveVideo:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "images": ("IMAGE", {"tooltip": "The frames, in order."}),
-                "fps": (
-                    "FLOAT",
-                    {
-                        "default": 8.0,
-                        "min": float(LOWEST),
-                        "max": float(HIGHEST),
-                        "step": 0.01,
-                        "round": 0.001,  # or the page turns 23.976 into 23.98
-                        "tooltip": "Frames per second. 'bundled' was made at 8.",
-                    },
-                ),
-                "filename_prefix": (
-                    "STRING",
-                    {
-                        "default": "t2v",
-                        "tooltip": "The start of the file's name; a number follows. Slashes make folders inside the "
-                        "output folder; %year%, %month%, %day%, %hour%, %minute%, %second%, %width% and %height% are "
-                        "filled in.",
-                    },
-                ),
-                "format": (list(FORMATS), {"default": "h264-mp4", "tooltip": "The kind of video file."}),
-                "quality": (list(QUALITIES), {"default": "high", "tooltip": "Higher means a larger file."}),
+                "images": saving.images_input(),
+                **saving.inputs(),
             },
-            "optional": {
-                "audio": ("AUDIO", {"tooltip": "Sound for the video, cut or followed by silence to its length."}),
-            },
+            "optional": saving.optional_inputs(),
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix=None):
-        if filename_prefix is not None:  # None where it comes over a link
-            try:
-                check_prefix(filename_prefix)
-            except T2VError as error:
-                return f"filename_prefix: {error}"  # said before the clip is sampled, not after
-        return True
+        return saving.check_prefix_widget(filename_prefix)
 
-    def save(self, images, fps, filename_prefix, format, quality, audio=None, prompt=None, extra_pnginfo=None):
-        check_images(images, "images")
-        running = host.current()
-        saved = OutputFolder(running.output_folder()).write(
-            fill_in(filename_prefix, images.shape[2], images.shape[1]),
+    def save(
+        self,
+        images,
+        fps,
+        filename_prefix,
+        format,
+        quality,
+        audio=None,
+        options=None,
+        prompt=None,
+        extra_pnginfo=None,
+    ):
+        images, fps, audio = saving.parts_of(images, fps, audio)
+        check_images(images, "images", alpha=True)
+        return saving.save(
             images,
-            fps,
+            len(images),
+            images.shape[2],
+            images.shape[1],
+            fps=fps,
+            prefix=filename_prefix,
             format=format,
             quality=quality,
-            metadata=_metadata(prompt, extra_pnginfo) if running.writes_metadata() else None,
+            options=options,
             audio=audio,
-            on_frame=running.progress(len(images), "Writing"),
+            prompt=prompt,
+            extra_pnginfo=extra_pnginfo,
         )
-        entry = {"filename": saved.filename, "subfolder": saved.subfolder, "type": "output"}
-        return {"ui": {"images": [entry], "animated": (True,)}}
-
-
-def _metadata(prompt: dict | None, extra_pnginfo: dict | None) -> dict[str, str]:
-    """The graph under `prompt` and the page's workflow under `workflow`, where ComfyUI's page looks for them."""
-    workflow = (extra_pnginfo or {}).get("workflow")
-    entries = {"prompt": prompt, "workflow": workflow}
-    return {name: json.dumps(value) for name, value in entries.items() if value is not None}

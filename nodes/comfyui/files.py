@@ -8,7 +8,7 @@ import folder_paths
 
 from ...t2v_core.checkpoints import BUNDLED_PATH, Entry, find_models, model_at
 from ...t2v_core.errors import CheckpointError
-from ..host import BUNDLED
+from ..host import BUNDLED, VIDEO_FORMATS
 
 # Our own folder first: where two folders hold a model of the same name, it is the first one's.
 FOLDERS = ("text2video", "diffusion_models")
@@ -26,6 +26,11 @@ def _register() -> None:
     default = str(Path(folder_paths.models_dir) / own)
     if default not in paths:
         known[own] = ([*paths, default], suffixes or set(folder_paths.supported_pt_extensions))
+
+
+def video_formats_folder() -> Path:
+    """Where the user's own video formats lie; it need not exist."""
+    return Path(folder_paths.models_dir) / VIDEO_FORMATS
 
 
 def names_in(folder: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ from ...t2v_core.errors import T2VError
 from ...t2v_core.lora import Lora
 from ..host import PARTS, Loaded, Sampling
 from . import clip as clips
-from . import compat, files, lora_files, modifiers, public, running, sampling
+from . import compat, decoding, files, inputs, lora_files, modifiers, public, running, sampling
 from . import lora as loras
 from . import model as models
 from .vae import ComfyVAE
 
 DTYPES = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEANT = {"model": "unet", "clip": "text_encoder", "vae": "autoencoder"}  # what a socket's part is in a file
-DECODED_AT_ONCE = 16  # at most, however much memory there is: between two batches decoding can be cancelled
 
 
 class ComfyHost:
@@ -107,22 +106,41 @@ class ComfyHost:
         return modifiers.patch(model, modifier)
 
     def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
-        frames, images = len(latents), None
-        batch = min(frames_per_batch or DECODED_AT_ONCE, frames)
+        frames, done, images = len(latents), 0, None
         report = self.progress(frames, "Decoding")
-        for start in range(0, frames, batch):
-            decoded = vae.decode(latents[start : start + batch])
+        for batch in decoding.batches(vae, latents, frames_per_batch):
             if images is None:
-                images = decoded.new_empty(frames, *decoded.shape[1:])
-            images[start : start + batch] = decoded
-            report(min(start + batch, frames))
+                images = batch.new_empty(frames, *batch.shape[1:])
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+            report(done)
         return images
+
+    def decode_frames(self, vae: Any, latents: Tensor, frames_per_batch: int, tile_size: int = 0) -> Iterator[Tensor]:
+        for batch in decoding.batches(vae, latents, frames_per_batch, tile_size):
+            yield from batch
+            del batch  # before the next is made
 
     def encode_frames(self, vae: Any, images: Tensor) -> Tensor:
         return vae.encode(images)
 
+    def input_videos(self) -> list[str]:
+        return inputs.videos()
+
+    def input_path(self, name: str) -> Path:
+        return inputs.video(name)
+
+    def free_memory(self) -> int | None:
+        return comfy.model_management.get_free_memory(torch.device("cpu"))
+
     def output_folder(self) -> Path:
         return Path(folder_paths.get_output_directory())
+
+    def temp_folder(self) -> Path:
+        return Path(folder_paths.get_temp_directory())
+
+    def video_formats_folder(self) -> Path:
+        return files.video_formats_folder()
 
     def writes_metadata(self) -> bool:
         return not args.disable_metadata

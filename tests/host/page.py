@@ -47,6 +47,18 @@ FLAGS = (
 )
 
 
+# A GPU made of software: slow, and exact where the quick conversions of a browser without one are not. libyuv's
+# coefficients are bytes, and the one from Cb to blue is cut short: BT.709's blue comes out as 243.
+SOFTWARE_GPU = (
+    *(flag for flag in FLAGS if flag != "--disable-gpu"),
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--enable-gpu-rasterization",
+)
+
+
 def find_chromium() -> str | None:
     """The program, or None where there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -66,21 +78,21 @@ class Message:
 
 
 class Browser:
-    """A running Chromium. folder: for its profile and its log."""
+    """A running Chromium. folder: for its profile and its log; flags: `FLAGS` or `SOFTWARE_GPU`."""
 
-    def __init__(self, program: str, folder: Path):
+    def __init__(self, program: str, folder: Path, flags: tuple[str, ...] = FLAGS):
         self.log_file = folder / "chromium.log"
         self._pages: dict[str, Page] = {}
         self._number, self._answers, self._ended = 0, {}, False
         self._news = threading.Condition()
         heard, self._commands = _pipe()
         self._said, spoken = _pipe()
-        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = _out_of_the_way(os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
         profile = f"--user-data-dir={folder / 'profile'}"
         inherited = {heard: 3, spoken: 4, log: 2}  # 3 and 4 are where it expects the pipes
         self._process = os.posix_spawn(
             program,
-            [program, *FLAGS, profile],
+            [program, *flags, profile],
             {**os.environ, "XDG_CONFIG_HOME": str(folder)},  # where it keeps reports of crashes
             file_actions=[(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in inherited.items()],
             setpgroup=0,
@@ -212,10 +224,14 @@ class Page:
 
 def _pipe() -> tuple[int, int]:
     """The ends of a pipe to read from and to write to, clear of the numbers that the browser's end takes."""
-    ends = os.pipe()
-    high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
-    for end in ends:
-        os.close(end)
+    heard, said = os.pipe()
+    return _out_of_the_way(heard), _out_of_the_way(said)
+
+
+def _out_of_the_way(file: int) -> int:
+    """The same open file under a number that nothing is put in the place of."""
+    high = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(file)
     return high
 
 

@@ -4,10 +4,13 @@ import json
 import os
 import re
 import subprocess
+from fractions import Fraction
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import pytest
 import torch
+from PIL import Image
 
 
 def ffmpeg(*arguments) -> subprocess.CompletedProcess:
@@ -115,10 +118,10 @@ def test_audio_is_in_the_file(save, tmp_path):
         ({"filename_prefix": ""}, "empty"),
         ({"fps": 0.0}, "fps"),
         ({"fps": float("nan")}, "fps"),
-        ({"format": "gif"}, "gif"),
+        ({"format": "divx"}, "'divx' cannot be written here; there are h264-mp4"),
         ({"quality": "best"}, "best"),
         ({"images": torch.zeros(0, 8, 8, 3)}, "images: the images are [0, 8, 8, 3]"),
-        ({"images": torch.zeros(2, 8, 8, 4)}, "images: the images are [2, 8, 8, 4]"),
+        ({"images": torch.zeros(2, 8, 8, 4)}, "alpha channel, and h264-mp4 holds none"),
         ({"images": torch.zeros(8, 8, 3)}, "images: not an IMAGE"),
         ({"images": torch.full((2, 8, 8, 3), float("nan"))}, "NaN"),
         ({"audio": {"waveform": torch.zeros(4), "sample_rate": 8}}, "audio"),
@@ -143,3 +146,79 @@ def test_comfyuis_variables_in_the_prefix_are_filled_in(save, tmp_path):
     assert re.fullmatch(r"20\d\d", answer["subfolder"])
     assert answer["filename"] == "48x32_%nothing%_%day_00001_.mp4"
     assert (tmp_path / "out" / answer["subfolder"] / answer["filename"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "extension", "animated"),
+    [("vp9-webm", ".webm", True), ("webp", ".webp", True), ("apng", ".png", True), ("gif", ".gif", False)]
+    + [("ffv1-mkv", ".mkv", False)],
+)
+def test_the_page_is_told_what_it_can_show(save, name, extension, animated):
+    """It plays mp4 and webm, shows animated WebP and PNG, and fails on a GIF that is called animated."""
+    shown = save(format=name)["ui"]
+    assert shown["images"] == [{"filename": f"red_00001_{extension}", "subfolder": "clips", "type": "output"}]
+    assert shown.get("animated") == ((True,) if animated else None)
+
+
+def test_a_folder_of_pictures_shows_its_first(save, tmp_path):
+    prompt = {"1": {"class_type": "T2VTextEncode", "inputs": {"text": "a circle"}}}
+    assert save(format="png", prompt=prompt)["ui"] == {
+        "images": [{"filename": "00000.png", "subfolder": "clips/red_00001_", "type": "output"}]
+    }
+    assert save(format="png")["ui"]["images"][0]["subfolder"] == "clips/red_00002_"
+    for picture in sorted((tmp_path / "out/clips/red_00001_").iterdir()):
+        with Image.open(picture) as image:
+            assert json.loads(image.info["prompt"]) == prompt
+
+
+def test_a_video_brings_its_own_rate_and_sound(save, tmp_path):
+    """What ComfyUI's VIDEO answers; its own class is asked in tests/host."""
+    sound = {"waveform": torch.zeros(1, 1, 8000), "sample_rate": 16000}
+    video = SimpleNamespace(
+        get_components=lambda: SimpleNamespace(images=torch.rand(4, 32, 48, 3), frame_rate=Fraction(16), audio=sound)
+    )
+    save(video, fps=8.0)
+    path = tmp_path / "out/clips/red_00001_.mp4"
+    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (4, 0.25)
+    assert ffmpeg("-i", path, "-vn", "-f", "s16le", "-").stdout
+
+
+def test_alpha_goes_where_it_is_kept(save, tmp_path):
+    frames = torch.rand(3, 16, 16, 4)
+    save(frames, format="apng")
+    with Image.open(tmp_path / "out/clips/red_00001_.png") as image:
+        assert image.mode == "RGBA"
+
+
+def test_options_reach_the_file_and_the_progress(part, save, host, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(host, "progress", lambda total, label: lambda done: seen.append((done, total)))
+    (options,) = (
+        part("nodes")
+        .T2VVideoOptions()
+        .build(crf=30, bitrate=0.0, preset="ultrafast", dither="auto", loops=2, pingpong=True, audio_length="video")
+    )
+    assert (options.crf, options.bitrate, options.preset) == (30, None, "ultrafast")
+    save(options=options)
+    assert seen == [(done, 12) for done in range(1, 13)]
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "out/clips/red_00001_.mp4"))[0] == 12
+
+
+def test_the_options_defaults_ask_for_nothing(part):
+    node = part("nodes").T2VVideoOptions
+    defaults = {name: options["default"] for name, (_, options) in node.INPUT_TYPES()["required"].items()}
+    (options,) = node().build(**defaults)
+    assert options == part("t2v_core.video").VideoOptions()
+
+
+def test_a_format_of_the_user_s_own_is_offered_and_written(part, save, host, tmp_path):
+    folder = host.video_formats_folder()
+    folder.mkdir(parents=True)
+    (folder / "line-art.json").write_text('{"like": "h264-mp4", "pixel_format": "yuv444p", "crf": 12}')
+    offered = part("nodes").T2VSaveVideo.INPUT_TYPES()["required"]["format"][0]
+    assert offered[0] == "h264-mp4" and offered[-1] == "line-art"
+    save(format="line-art")
+    said = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", tmp_path / "out/clips/red_00001_.mp4"], capture_output=True, check=False
+    ).stderr
+    assert b"yuv444p" in said

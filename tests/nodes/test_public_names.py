@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from t2v_core.video import FORMATS
+
+OF_SOME_MACHINES = {name for name, row in FORMATS.items() if row.hardware}
 PAGE = (Path(__file__).resolve().parents[2] / "docs/nodes.md").read_text()
 
 
@@ -19,11 +22,11 @@ def declared_rows(node) -> list[list[str]]:
     for group, suffix in (("required", ""), ("optional", ", optional")):
         for name, (kind, options) in node.INPUT_TYPES().get(group, {}).items():
             combo = isinstance(kind, list)
-            default = options.get("default", kind[0] if combo else None)
+            default = options.get("default", kind[0] if combo and kind else None)  # no host, no videos
             text = "" if default is None else "empty" if default == "" else str(default)
             if isinstance(default, str) and default:
                 text = f"`{default}`"
-            span = ", ".join(f"`{entry}`" for entry in kind) if combo else ""
+            span = ", ".join(f"`{entry}`" for entry in kind if entry not in OF_SOME_MACHINES) if combo else ""
             if "min" in options:
                 span = f"{options['min']} to {options['max']}"
             rows.append([f"`{name}`", ("COMBO" if combo else kind) + suffix, text, span])

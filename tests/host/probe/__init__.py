@@ -266,6 +266,20 @@ class ProbeSlowVAE:
         return (slow,)
 
 
+class ProbeAudio:
+    """An AUDIO: a tone in stereo. ComfyUI's own audio nodes need packages that not every installation has."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "t2v_probe", "make", ("AUDIO",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seconds": ("FLOAT", {"max": 60.0}), "sample_rate": ("INT", {"max": 192000})}}
+
+    def make(self, seconds, sample_rate):
+        tone = 0.3 * torch.sin(torch.arange(int(seconds * sample_rate)) / 20)
+        return ({"waveform": tone.repeat(1, 2, 1), "sample_rate": sample_rate},)
+
+
 class ProbeScarce:
     """The MODEL as it is. From now on this server keeps at most so many bytes of a model's weights on the device that
     runs it, and moves the others there layer by layer: 0.1 is what `--novram` makes of it, `--lowvram` what is free.
@@ -288,5 +302,5 @@ class ProbeScarce:
 
 
 NODES = [ProbeTensor, ProbeNoise, ProbeTap, ProbeSlow, ProbeOOM, ProbeControlNet, ProbeResiduals, ProbeSlowVAE]
-NODES += [ProbeScarce, ProbeModify]
+NODES += [ProbeScarce, ProbeModify, ProbeAudio]
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
