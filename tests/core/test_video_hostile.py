@@ -152,8 +152,9 @@ def test_headers_that_claim_to_be_enormous(tmp_path, width, height):
     frame = b"ANMF\x18\0\0\0" + bytes(6) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = b"WEBP" + still + b"ANIM\x06\0\0\0" + bytes(6) + frame + bytes(12)
     (tmp_path / "a.webp").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    why = "both sides must lie in 1|cannot be decoded|cannot be told|no whole|no stream|two sizes"
     for name in ("a.png", "a.apng", "a.avi", "a.webp"):
-        refused(tmp_path / name, "both sides must lie in 1 to 16384|cannot be decoded|cannot be told|no whole|no stream|two sizes")
+        refused(tmp_path / name, why)
 
 
 def test_a_gif_and_a_matroska_that_claim_to_be_enormous(tmp_path):
