@@ -143,7 +143,7 @@ def test_the_disk_fills_at_any_moment(mounted, format):
     disk = mounted("size=2m,nr_inodes=64")
     total = shutil.disk_usage(disk).total
     page, outcomes = os.sysconf("SC_PAGE_SIZE"), []
-    for pages in (0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 160, 240, 400):
+    for pages in (0, 1, 2, 4, 16, 32, 64, 160, 400):
         (disk / "filler").write_bytes(bytes(total - pages * page))
         try:
             path = write(disk, format)
@@ -193,7 +193,7 @@ def test_the_folder_is_deleted_meanwhile(tmp_path, format):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows forbids these characters in names")
-@every_kind
+@pytest.mark.parametrize("format", ["ffv1-mkv", "webp", "gif", "png"])  # changed after, two passes, a folder
 def test_names_that_look_like_options_patterns_and_protocols(tmp_path, format):
     extension = FORMATS[format].extension
     for prefix in ('-i "it\'s"', "a%d%05d", "concat:a|b", "日本 é"):

@@ -30,7 +30,7 @@ def peaks(arguments, frames):
 @pytest.mark.parametrize(
     "arguments, frames, slack",  # slack: MiB, or 5 % of the shorter clip's if that is more
     [
-        (WRITE, 400, 50),
+        pytest.param(WRITE, 400, 50, marks=pytest.mark.long),
         (SMALL, 300, 12),
         pytest.param(WRITE, 10_000, 50, marks=pytest.mark.long),
         pytest.param(DECODE, 2000, 50, marks=pytest.mark.long),

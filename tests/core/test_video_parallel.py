@@ -38,7 +38,7 @@ def save_all(folder, format, process, start, answers):
     answers.put(found)
 
 
-@pytest.mark.parametrize("format, extension", [("h264-mp4", ".mp4"), ("png", "")])
+@pytest.mark.parametrize("format, extension", [("h264-mp4", ".mp4"), pytest.param("png", "", marks=pytest.mark.long)])
 def test_two_hundred_parallel_saves_share_a_prefix(tmp_path, format, extension):
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(PROCESSES * THREADS), context.Queue()

@@ -173,14 +173,14 @@ def test_a_size_that_changes_midway_changes_nothing(tmp_path):
 
 
 def running():
-    """Process ids of our living children."""
+    """Process ids of the ffmpegs that are our living children."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = entry.read_text().rpartition(")")[2].split()
+            name, _, fields = entry.read_text().rpartition(")")
         except OSError:
             continue
-        if int(fields[1]) == os.getpid():
+        if "(ffmpeg" in name and int(fields.split()[1]) == os.getpid():
             found.append(int(entry.parent.name))
     return found
 
