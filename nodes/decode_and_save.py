@@ -14,6 +14,7 @@ from ..t2v_core.video import VideoOptions
 from . import host, saving
 from .latent import PIXELS_PER_LATENT
 from .sockets import check_images, check_part, latents_of
+from .video import FRAMES_PER_BATCH, LATENTS
 
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
 PREVIEW_FORMAT = "h264-mp4"
@@ -39,19 +40,9 @@ class T2VDecodeAndSave:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "samples": ("LATENT", {"tooltip": "The clip to decode."}),
-                "vae": ("VAE", {"tooltip": "The autoencoder, from a loader."}),
+                **LATENTS,
                 **saving.inputs(),
-                "frames_per_batch": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 4096,
-                        "tooltip": "How many frames are decoded at once. Fewer need less memory; "
-                        "0 chooses by the size of the frames.",
-                    },
-                ),
+                **FRAMES_PER_BATCH,
                 "tile_size": (
                     "INT",
                     {

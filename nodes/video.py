@@ -5,6 +5,23 @@ from __future__ import annotations
 from . import host, saving
 from .sockets import check_images, check_part, latents_of
 
+LATENTS = {
+    "samples": ("LATENT", {"tooltip": "The clip to decode."}),
+    "vae": ("VAE", {"tooltip": "The autoencoder, from a loader."}),
+}
+FRAMES_PER_BATCH = {
+    "frames_per_batch": (
+        "INT",
+        {
+            "default": 0,
+            "min": 0,
+            "max": 4096,
+            "tooltip": "How many frames are decoded at once. Fewer need less memory; "
+            "0 chooses by the size of the frames.",
+        },
+    ),
+}
+
 
 class T2VDecode:
     """VAE decoding, a few frames at a time."""
@@ -21,18 +38,8 @@ class T2VDecode:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "samples": ("LATENT", {"tooltip": "The clip to decode."}),
-                "vae": ("VAE", {"tooltip": "The autoencoder, from a loader."}),
-                "frames_per_batch": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 4096,
-                        "tooltip": "How many frames are decoded at once. Fewer need less memory; "
-                        "0 chooses by the size of the frames.",
-                    },
-                ),
+                **LATENTS,
+                **FRAMES_PER_BATCH,
             }
         }
 

@@ -43,6 +43,24 @@ def find_ffmpeg() -> str:
     return os.path.abspath(program)
 
 
+def start(program: str, arguments: list[str], *, stdin: int, folder: Path | None = None) -> subprocess.Popen:
+    """ffmpeg in `folder`, its two outputs piped; VideoError if it cannot be started."""
+    try:
+        return subprocess.Popen(
+            [program, "-hide_banner", "-nostdin", "-nostats", *arguments],
+            cwd=folder,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg by itself
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise VideoError(f"ffmpeg could not be started: {program}: {error.strerror}") from error
+    except ValueError as error:  # half a surrogate pair in a name
+        raise VideoError(f"ffmpeg cannot be given this file name: {error}") from None
+
+
 def _widen(pipe: IO[bytes]) -> None:
     """Linux: room for a frame or so, in the place of 64 KiB, so that writer and reader wake each other less often."""
     try:
@@ -62,19 +80,8 @@ class FFmpeg:
 
     def __init__(self, program: str, arguments: list[str], folder: Path) -> None:
         # level: each line that ffmpeg itself logs says how bad it is. progress: how many frames reached the file.
-        command = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error", "-progress", "pipe:1"]
-        try:
-            self._process = subprocess.Popen(
-                command + arguments,
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg by itself
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            raise VideoError(f"ffmpeg could not be started: {program}: {error.strerror}") from error
+        arguments = ["-loglevel", "level+error", "-progress", "pipe:1", *arguments]
+        self._process = start(program, arguments, stdin=subprocess.PIPE, folder=folder)
         _widen(self._process.stdin)
         self._progress = Tail(self._process.stdout)
         self._log = Tail(self._process.stderr)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from ...errors import VideoError
-from ..ffmpeg import GRACE, Tail, find_ffmpeg, last_words
+from ..ffmpeg import GRACE, Tail, find_ffmpeg, last_words, start
 
 _REPORT = 2**20
 """Bytes kept of the start of what ffmpeg prints, where it reports on a file."""
@@ -26,20 +26,7 @@ class Output:
     """
 
     def __init__(self, arguments: list[str], log: type[Tail] = Tail, level: str = "level+error") -> None:
-        program = find_ffmpeg()
-        try:
-            self._process = subprocess.Popen(
-                [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", level, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg by itself
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            raise VideoError(f"ffmpeg could not be started: {program}: {error.strerror}") from error
-        except ValueError as error:  # half a surrogate pair in a name
-            raise VideoError(f"ffmpeg cannot be given this file name: {error}") from None
+        self._process = start(find_ffmpeg(), ["-loglevel", level, *arguments], stdin=subprocess.DEVNULL)
         self._log = log(self._process.stderr)
         self._watch = _Watch(self._process)
 
