@@ -60,7 +60,12 @@ LONG = {"Sampling": ("--set", "5.steps=10000"), "Writing": ("--set", "4.num_fram
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("Sampling", signal.SIGINT), ("Writing", signal.SIGINT), ("Writing", signal.SIGTERM)]
+    ("stage", "number"),
+    [
+        ("Sampling", signal.SIGINT),
+        ("Writing", signal.SIGINT),
+        pytest.param("Writing", signal.SIGTERM, marks=pytest.mark.long),
+    ],
 )
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, job, stage, number):
     command = [sys.executable, "-m", "headless", "run", *job(), *LONG[stage], "--out", tmp_path / "out", "--progress"]

@@ -220,7 +220,8 @@ def shipped(steps: int) -> tuple[Graph, Node]:
     return graph, saved(graph, Node(sampler))
 
 
-@pytest.mark.parametrize("kept", [0.1, pytest.param(6e6, marks=pytest.mark.long)], ids=["novram", "lowvram"])
+@pytest.mark.long
+@pytest.mark.parametrize("kept", [0.1, 6e6], ids=["novram", "lowvram"])
 def test_where_memory_is_short_the_clip_is_the_same(comfy, comfy_paths, lora, tmp_path, kept):
     """Each layer of the UNet gets its weights as it runs, with what a LoRA makes of them; the VAE, which cannot be
     split, is loaded whole."""

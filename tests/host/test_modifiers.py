@@ -288,6 +288,7 @@ def test_an_image_model_is_not_compiled(comfy):
         comfy.run(graph)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("stock_files")
 def test_rows_for_each_frame_on_an_image_model(comfy):
     """A frame at a key is that of the key's own prompt; one halfway is that of ComfyUI's average of the two."""
