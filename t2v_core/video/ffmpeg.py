@@ -22,8 +22,6 @@ ERRORS = re.compile(rb"\[(error|fatal|panic)\]")
 _ORIGIN = re.compile(r"^(\[[^\]\n]*\] *)+", re.MULTILINE)
 """Which part of ffmpeg speaks, where it lies in memory, how bad it is: not for people."""
 _LAST_LINES = 8
-_PIPE_BYTES = 2**20
-"""The most that Linux allows anybody."""
 GRACE = 10.0
 """Seconds a process gets to end by itself once it has closed its input, or its pipes once it is dead."""
 
@@ -61,16 +59,6 @@ def start(program: str, arguments: list[str], *, stdin: int, folder: Path | None
         raise VideoError(f"ffmpeg cannot be given this file name: {error}") from None
 
 
-def _widen(pipe: IO[bytes]) -> None:
-    """Linux: room for a frame or so, in the place of 64 KiB, so that writer and reader wake each other less often."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except (ImportError, AttributeError, OSError):
-        pass  # another system, or the user's pipes have all the memory that they may have
-
-
 class FFmpeg:
     """A running ffmpeg: `write` to its input, then `finish`. Leaving the `with` block any earlier kills it.
 
@@ -82,7 +70,6 @@ class FFmpeg:
         # level: each line that ffmpeg itself logs says how bad it is. progress: how many frames reached the file.
         arguments = ["-loglevel", "level+error", "-progress", "pipe:1", *arguments]
         self._process = start(program, arguments, stdin=subprocess.PIPE, folder=folder)
-        _widen(self._process.stdin)
         self._progress = Tail(self._process.stdout)
         self._log = Tail(self._process.stderr)
 
