@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..t2v_core.video import PRESETS, VideoOptions
-from ..t2v_core.video.formats.options import AUDIO_LENGTHS, DITHERS, HIGHEST_BITRATE, MOST_LOOPS
+from ..t2v_core.video.formats.options import AUDIO_LENGTHS, DITHERS, HIGHEST_BITRATE, MOST_COPIES, MOST_LOOPS
 from .saving import OPTIONS
 
 AUTO = "auto"
@@ -63,7 +63,7 @@ class T2VVideoOptions:
                         "min": 0,
                         "max": MOST_LOOPS,
                         "tooltip": "How often the clip plays. 0: for ever in GIF, WebP and APNG, once elsewhere. "
-                        "Formats that cannot say it hold the clip that often.",
+                        f"Formats that cannot say it hold the clip that often, up to {MOST_COPIES}.",
                     },
                 ),
                 "pingpong": ("BOOLEAN", {"default": False, "tooltip": "Play the clip forward, then backward."}),

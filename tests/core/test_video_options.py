@@ -135,6 +135,7 @@ def test_the_progress_ends_at_the_number_that_was_told(tmp_path, loops, pingpong
         ("prores-4444-mov", {"preset": "slow"}, "prores-4444-mov has no preset"),
         ("h264-mp4", {"crf": 52}, "crf is 52; h264-mp4 takes 0 to 51"),
         ("h264-mp4", {"dither": "error diffusion"}, "is for GIF"),
+        ("h264-mp4", {"loops": 101}, "loops is 101; h264-mp4 holds the clip that often, which goes to 100"),
         ("h264-10bit-mp4", {"dither": "ordered"}, "more than 8 bits"),
         ("h264-nvenc-mp4", {"preset": "superfast"}, "has no preset 'superfast'; it has ultrafast, veryfast"),
     ],

@@ -18,6 +18,8 @@ from .format import PRESETS, Format
 DITHERS = ("auto", "none", "ordered", "error diffusion")
 AUDIO_LENGTHS = ("video", "shortest", "longest")
 MOST_LOOPS = 1000
+MOST_COPIES = 100
+"""Loops in a file that holds the clip that often: a number mistyped should not fill a disk."""
 HIGHEST_BITRATE = 2000.0
 """Mbit/s."""
 
@@ -32,7 +34,7 @@ class VideoOptions:
     dither: what hides the steps of 8-bit colours. `ordered` makes a fixed pattern (from floats or 16-bit frames; in a
         GIF from any), `error diffusion` is for GIFs and what `auto` means there; elsewhere `auto` is `none`.
     loops: how often the clip plays. 0: for ever in GIF, WebP and APNG, once elsewhere. A format that cannot say it
-        holds the clip that often.
+        holds the clip that often, up to `MOST_COPIES`.
     pingpong: forward, then backward, the first and the last frame once each, so that it loops without a halt.
     audio_length: the sound is cut to the `video`, or followed by silence; or the video ends with what is `shortest`; or
         its last frame stays until what is `longest` has ended.
@@ -70,6 +72,8 @@ class VideoOptions:
             raise VideoError(f"crf is {self.crf}; {name} takes 0 to {rate.highest_crf}")
         if rate is not None and self.preset is not None and self.preset not in rate.presets:
             raise VideoError(f"{name} has no preset {self.preset!r}; it has {', '.join(rate.presets)}")
+        if not row.loops and self.loops > MOST_COPIES:
+            raise VideoError(f"loops is {self.loops}; {name} holds the clip that often, which goes to {MOST_COPIES}")
         if self.dither == "error diffusion" and not row.palette:
             raise VideoError(f"dither 'error diffusion' is for GIF; {name} takes 'ordered' or 'none'")
         if self.dither == "ordered" and row.deep:

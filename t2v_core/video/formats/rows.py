@@ -181,7 +181,7 @@ FORMATS: Mapping[str, Format] = _by_name(
             "bgr0",
             ("-c:v", "gif", *_BITEXACT),
             ("-f", "gif"),
-            qualities=MappingProxyType({"low": ("32",), "medium": ("96",), "high": ("256",), "highest": ("256",)}),
+            qualities=MappingProxyType({"low": ("32",), "medium": ("64",), "high": ("128",), "highest": ("256",)}),
             alpha="bgra",
             metadata=None,
             loops=("-loop", "{}"),

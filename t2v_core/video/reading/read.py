@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from numbers import Integral
@@ -69,11 +70,17 @@ class VideoReader(Iterator[np.ndarray]):
         self.count += 1
         return frame
 
+    @abstractmethod
+    def open(self, start: int, end: int | None, stride: int, rate: Fraction | None) -> None:
+        """Get ready for the frames `[start:end:stride]` at `rate`; called once, by `read_video`."""
+
+    @abstractmethod
     def close(self) -> None:
         """End it: no process is left."""
 
+    @abstractmethod
     def _next(self) -> np.ndarray | None:
-        raise NotImplementedError
+        """The next frame; None after the last."""
 
 
 def read_video(

@@ -13,6 +13,9 @@ from ...errors import VideoError
 MAX_SIDE = 16384
 """The largest side libx264 takes."""
 
+_AT_ONCE = 65536
+"""Values rounded at once: 256 KiB of float32, which stay in a core's cache from the first of the passes to the last."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ARRAYS = (np.uint8, np.uint16, np.float16, np.float32, np.float64)
 
@@ -58,8 +61,9 @@ class Frames:
         self.pixel_format = {3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}[channels][deep]
         self._buffer = np.empty((self.height, self.width, channels), np.uint16 if deep else np.uint8)
         self._as_given = {8: torch.uint8, 16: torch.uint16}.get(self._bits)
-        self._scaled = torch.empty(self._height, self._width, channels)
-        self._threshold = _thresholds(self._height, self._width) if dither else torch.tensor(0.5)
+        rows = 8 * max(1, _AT_ONCE // (8 * self._width * channels))  # whole squares of the pattern
+        self._scaled = np.empty((rows, self._width, channels), np.float32)
+        self._threshold = _thresholds(self._scaled.shape) if dither else np.full((1, 1, 1), np.float32(0.5))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, self._first = self._first, None
@@ -75,7 +79,7 @@ class Frames:
                 return
 
     def _fill(self, frame: Tensor, index: int) -> None:
-        h, w, channels = self._scaled.shape
+        h, w, channels = self._height, self._width, self._buffer.shape[2]
         if frame.shape[:2] != (h, w):
             raise VideoError(
                 f"frame {index} is {frame.shape[1]}x{frame.shape[0]} (width x height), frame 0 is {w}x{h}; "
@@ -83,33 +87,43 @@ class Frames:
             )
         if frame.shape[2] != channels:
             raise VideoError(f"frame {index} has {frame.shape[2]} channels, frame 0 has {channels}; they must agree")
-        picture = frame.to("cpu").numpy() if frame.dtype == self._as_given else self._rounded(frame, index)
-        np.copyto(self._buffer[:h, :w], picture, casting="unsafe")
+        picture = self._buffer[:h, :w]
+        if frame.dtype == self._as_given:
+            np.copyto(picture, frame.to("cpu").numpy())
+        else:
+            self._round_into(picture, frame.to("cpu"), index)
         if self._bits == 10:
             self._buffer[:h, :w] <<= 6
         self._buffer[:h, w:] = self._buffer[:h, w - 1 : w]
         self._buffer[h:] = self._buffer[h - 1 : h]
 
-    def _rounded(self, frame: Tensor, index: int) -> np.ndarray:
-        """The threshold + 255 x (or 1023 x, 65535 x), float32, in a buffer of its own; the copy drops the fraction."""
-        scale = 1.0 if frame.is_floating_point() else 1 / torch.iinfo(frame.dtype).max
-        frame = frame.to("cpu", torch.float32)
-        low, high = (float(bound) * scale for bound in frame.aminmax())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise VideoError(f"frame {index} holds NaN or infinite values; floats must lie in 0..1")
-        if low < 0 or high > 1:
-            frame = frame.clamp(0, 1)
-        return torch.add(self._threshold, frame, alpha=(2**self._bits - 1) * scale, out=self._scaled).numpy()
+    def _round_into(self, picture: np.ndarray, frame: Tensor, index: int) -> None:
+        """The threshold + 255 x (or 1023 x, 65535 x) without its fraction, a band of rows after the other."""
+        to_unit = 1.0 if frame.is_floating_point() else 1 / torch.iinfo(frame.dtype).max
+        scale = np.float32((2**self._bits - 1) * to_unit)
+        source = (frame.float() if frame.dtype == torch.bfloat16 else frame).numpy()  # NumPy has no bfloat16
+        rows = len(self._scaled)
+        for top in range(0, len(picture), rows):
+            band = source[top : top + rows]
+            low, high = float(band.min()) * to_unit, float(band.max()) * to_unit
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise VideoError(f"frame {index} holds NaN or infinite values; floats must lie in 0..1")
+            if low < 0 or high > 1:
+                band = band.clip(0, 1)
+            scaled = np.multiply(band, scale, out=self._scaled[: len(band)])
+            scaled += self._threshold[: len(band)]
+            np.copyto(picture[top : top + rows], scaled, casting="unsafe")
 
 
-def _thresholds(height: int, width: int) -> Tensor:
-    """Bayer's 8x8 matrix over a whole frame: `[height, width, 1]`, the 64 values (i + 0.5) / 64 in each square."""
-    pattern = torch.zeros(1, 1)
-    corners = torch.tensor([[0.0, 2.0], [3.0, 1.0]])
+def _thresholds(shape: tuple[int, int, int]) -> np.ndarray:
+    """Bayer's 8x8 matrix over `[rows, width, channels]`: the 64 values (i + 0.5) / 64 in each square of pixels."""
+    pattern = np.zeros((1, 1), np.float32)
+    corners = np.array([[0, 2], [3, 1]], np.float32)
     for _ in range(3):
-        pattern = (4 * pattern.repeat(2, 2)) + torch.kron(corners, torch.ones_like(pattern))
-    pattern = (pattern + 0.5) / 64
-    return pattern.repeat(-(-height // 8), -(-width // 8))[:height, :width, None].contiguous()
+        pattern = np.tile(4 * pattern, (2, 2)) + np.kron(corners, np.ones_like(pattern))
+    rows, width, channels = shape
+    tiled = np.tile((pattern + 0.5) / 64, (-(-rows // 8), -(-width // 8)))[:rows, :width, None]
+    return np.repeat(tiled, channels, axis=2)
 
 
 def _as_tensor(frame: object, index: int) -> Tensor:
