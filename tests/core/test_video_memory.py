@@ -31,7 +31,7 @@ def peaks(arguments, frames):
     "arguments, frames, slack",  # slack: MiB, or 5 % of the shorter clip's if that is more
     [
         pytest.param(WRITE, 400, 50, marks=pytest.mark.long),
-        (SMALL, 300, 12),
+        pytest.param(SMALL, 300, 12, marks=pytest.mark.long),
         pytest.param(WRITE, 10_000, 50, marks=pytest.mark.long),
         pytest.param(DECODE, 2000, 50, marks=pytest.mark.long),
     ],

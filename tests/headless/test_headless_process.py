@@ -63,8 +63,8 @@ LONG = {"Sampling": ("--set", "5.steps=10000"), "Writing": ("--set", "4.num_fram
     ("stage", "number"),
     [
         ("Sampling", signal.SIGINT),
-        ("Writing", signal.SIGINT),
-        pytest.param("Writing", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("Writing", signal.SIGINT, marks=pytest.mark.long),
+        ("Writing", signal.SIGTERM),
     ],
 )
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, job, stage, number):

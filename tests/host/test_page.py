@@ -14,10 +14,11 @@ from shipped import FOR_PEOPLE, for_people, for_programs
 
 ROOT = PACKS[PACK]
 SAVERS = {"T2VSaveVideo", "SaveVideo"}
+SHORT = ("text_to_video", "prompt_travel")
 each_for_people = pytest.mark.parametrize(
     "file",
-    # Two models one after the other take long, and their nodes are in the other workflows too.
-    [pytest.param(file, marks=pytest.mark.long if "cascade" in file.stem else ()) for file in FOR_PEOPLE],
+    # In CI one as it comes and one with schedules; test_server.py runs the twin of each.
+    [pytest.param(file, marks=() if file.stem in SHORT else pytest.mark.long) for file in FOR_PEOPLE],
     ids=lambda file: file.stem,
 )
 

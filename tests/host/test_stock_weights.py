@@ -113,6 +113,7 @@ def test_hook_lora(comfy, lora):
     check_row(plain, off, late, core().sample(guided(core().noise_schedule.percent_to_sigma(0.5))))
 
 
+@pytest.mark.long
 def test_model_merge_simple(comfy):
     torch.manual_seed(0)
     other = deepcopy(core().unet)
