@@ -27,6 +27,7 @@ from .text import EMPTY, token_ids
 DROPPED = 0.1  # share of clips without a caption, for classifier-free guidance
 PLAIN = 0.25  # share of captions in the plain wording
 SAME_WORDING = 0.7  # of the two captions of a change
+PACED_TWICE = 2.0  # how often what says a pace is drawn, against the rest: pace is the last that is learnt
 CHUNK = 200  # clips of one seed
 
 
@@ -119,8 +120,15 @@ def cache(autoencoder_path: Path, scale: float, out: Path, run: Run = Run(), wor
     return out / "latents.pt"
 
 
+def _weight(shown: Scene | Change) -> float:
+    """How often a clip is drawn, in proportion."""
+    paced = isinstance(shown, Scene) and len(shown.things) == 1 and shown.things[0].speed != "medium"
+    return PACED_TWICE if paced else 1.0
+
+
 class Clips:
-    """Random clips of one length with captions: backwards half of the time, without a caption in one of ten."""
+    """Random clips of one length with captions: backwards half of the time where that shows a scene too, without a
+    caption in one of ten, and what says a pace twice as often as the rest."""
 
     def __init__(self, latents: Tensor, shown: list[str], encoder: TextEncoder):
         self.latents, self.encoder = latents, encoder
@@ -129,9 +137,15 @@ class Clips:
         self.places = list(range(len(self.shown)))  # what is drawn from
 
     @cached_property
+    def weights(self) -> Tensor:
+        """How often each of `places` is drawn, in proportion: `[n]`."""
+        return torch.tensor([_weight(self.shown[place]) for place in self.places])
+
+    @cached_property
     def alone(self) -> Clips:
         """Of the same clips those of one thing, before a camera that does not move, with one caption."""
         part = copy.copy(self)
+        part.__dict__.pop("weights", None)  # those of all places
         part.places = [
             place
             for place, shown in enumerate(self.shown)
@@ -144,13 +158,13 @@ class Clips:
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents `[size, 4, f, h, w]` and text features, `[size, tokens, dim]` or, if a caption changes midway in
         any of them, `[size*f, tokens, dim]`."""
-        drawn = torch.randint(len(self.places), (size,), generator=generator).tolist()
+        drawn = torch.multinomial(self.weights, size, replacement=True, generator=generator).tolist()
         chosen = [self.places[place] for place in drawn]
         latents = self.latents[chosen].float()
         captions, weights = [], torch.zeros(size, self.frames)
         for row, index in enumerate(chosen):
             shown = self.shown[index]
-            if chance(0.5, generator) and not shown.backwards().held_out:
+            if chance(0.5, generator) and shown.reversible and not shown.backwards().held_out:
                 shown, latents[row] = shown.backwards(), latents[row].flip(1)
             if isinstance(shown, Change):
                 weights[row] = torch.tensor(shown.weights)

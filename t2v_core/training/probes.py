@@ -55,6 +55,12 @@ def _alone(scene: Scene) -> bool:
     return len(scene.things) == 1 and scene.camera == "fixed"
 
 
+def _paced(motion: str) -> Probe:
+    """Whether the pace of this motion is read: what is slow is called fast, and the other way round."""
+    return Probe(lambda s: _alone(s) and s.things[0].motion == motion and s.things[0].speed != "medium",
+                 _lie(0, speed=("slow", "fast")), 900)  # fmt: skip
+
+
 def _together(scene: Scene) -> bool:
     return len(scene.things) == 2
 
@@ -65,6 +71,8 @@ PROBES = {
     "colour": Probe(_alone, _lie(0, colour=COLOURS), 700),
     "size": Probe(lambda s: _alone(s) and s.things[0].size != "medium", _lie(0, size=("small", "large")), 900),
     "speed": Probe(lambda s: _alone(s) and s.things[0].speed != "medium", _lie(0, speed=("slow", "fast")), 900),
+    "pace of hops": _paced("bouncing"),
+    "pace of turns": _paced("orbiting"),
     "background": Probe(_alone, lambda s: replace(s, background=_after(s.background, BACKGROUNDS)), 900),
     "second shape": Probe(_together, _lie(1, shape=SHAPES), 700),
     "second colour": Probe(_together, _lie(1, colour=COLOURS), 700),

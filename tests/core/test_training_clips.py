@@ -20,7 +20,7 @@ from t2v_core.training.clips.captions import (
     plain_caption,
     vocabulary,
 )
-from t2v_core.training.clips.mixture import draw_change, random_change, random_scene
+from t2v_core.training.clips.mixture import Change, draw_change, random_change, random_scene
 from t2v_core.training.clips.scenes import (
     BACKGROUNDS,
     CAMERAS,
@@ -28,6 +28,7 @@ from t2v_core.training.clips.scenes import (
     HELD_OUT_THINGS,
     MOTIONS,
     PACED,
+    PHASED,
     SEEN_THINGS,
     SIZES,
     SPEEDS,
@@ -139,6 +140,31 @@ def test_played_backwards_a_clip_shows_what_its_scene_backwards_says():
     zoom = Scene((Thing("red", "star", "still"),), "gray", "zoom in")
     assert zoom.backwards().camera == "zoom out"
     assert Scene((Thing("red", "circle", "growing"),), "gray").backwards().things[0].motion == "shrinking"
+
+
+@pytest.mark.parametrize("frames", [16, 24])
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_hops_begin_at_the_bottom_and_turns_at_the_right(speed, frames):
+    """So that a frame's place says which of the three paces it is."""
+    for seed in range(20):
+        hopping, turning = (
+            sample_clip(Scene((Thing("red", "circle", motion, speed=speed),), "white"), generator(seed), frames)
+            for motion in PHASED
+        )
+        y, x, turned = (torch.tensor(each) for each in (hopping.layers[0].y, turning.layers[0].x, turning.layers[0].y))
+        assert y[0] > y.min() + 0.6 * (y.max() - y.min())
+        middle, radius = (x.max() + x.min()) / 2, (x.max() - x.min()) / 2
+        assert x[0] > middle + 0.6 * radius
+        assert turned[1] > turned[0]  # and goes on downwards
+
+
+def test_what_has_a_set_beginning_is_not_reversible():
+    bouncing, still = Thing("red", "circle", "bouncing"), Thing("red", "circle", "still")
+    assert Scene((still, still), "white").reversible
+    assert not Scene((bouncing,), "white").reversible and not Scene((still, bouncing), "white").reversible
+    change = Change(Scene((still,), "white"), Scene((bouncing,), "white"), (0.0, 1.0))
+    assert not change.reversible and not change.backwards().reversible
+    assert Change(Scene((still,), "white"), Scene((still,), "white"), (0.0, 1.0)).reversible
 
 
 def test_held_out_pairs_are_never_drawn():

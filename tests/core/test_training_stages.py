@@ -69,6 +69,28 @@ def test_a_caption_that_changes_gives_each_frame_its_own_text(clips):
         assert any(not torch.equal(row[0], row[-1]) for row in rows)
 
 
+def test_only_what_is_reversible_is_played_backwards(clips):
+    """Two clips whose frames are numbered: hops always come as they are, what goes to the right also as leftwards."""
+    short = clips[0]
+    latents_of = torch.arange(16.0).view(1, 1, 16, 1, 1).expand(1, 4, 16, 12, 12)
+    ways = {}
+    for motion in ("bouncing", "right"):
+        scene = latents.Scene((latents.Thing("red", "circle", motion),), "white")
+        only = latents.Clips(latents_of, [latents.to_text(scene)], short.encoder)
+        drawn, _ = only.draw(40, torch.Generator().manual_seed(0))
+        ways[motion] = {float(clip[0, 0, 0, 0]) for clip in drawn}
+    assert ways == {"bouncing": {0.0}, "right": {0.0, 15.0}}
+
+
+def test_a_pace_that_is_said_is_drawn_twice_as_often(clips):
+    short = clips[0]
+    things = [latents.Thing("red", "circle", "bouncing", speed=speed) for speed in ("slow", "medium")]
+    texts = [latents.to_text(latents.Scene((thing,), "white")) for thing in things]
+    numbered = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1, 1).expand(2, 4, 16, 12, 12)
+    drawn, _ = latents.Clips(numbered, texts, short.encoder).draw(3000, torch.Generator().manual_seed(0))
+    assert abs(float(drawn[:, 0, 0, 0, 0].mean()) - 2 / 3) < 0.03
+
+
 def test_what_a_clip_shows_survives_being_written():
     numbers = torch.Generator().manual_seed(0)
     for _ in range(40):

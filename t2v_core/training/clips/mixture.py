@@ -90,6 +90,10 @@ class Change:
         return Change(self.after.backwards(), self.before.backwards(), tuple(1 - w for w in self.weights[::-1]))
 
     @property
+    def reversible(self) -> bool:
+        return self.before.reversible and self.after.reversible
+
+    @property
     def held_out(self) -> bool:
         return self.before.held_out or self.after.held_out
 

@@ -36,7 +36,8 @@ BACKGROUNDS = {
 }
 MOTIONS = ("right", "left", "up", "down", "growing", "shrinking", "bouncing", "orbiting", "still")
 STRAIGHT = ("right", "left", "up", "down")
-PACED = (*STRAIGHT, "bouncing", "orbiting")  # those that can be slow or fast
+PHASED = ("bouncing", "orbiting")  # those whose course has a set beginning
+PACED = (*STRAIGHT, *PHASED)  # those that can be slow or fast
 SIZES = ("small", "medium", "large")
 SPEEDS = ("slow", "medium", "fast")
 CAMERAS = ("fixed", "pan left", "pan right", "pan up", "pan down", "zoom in", "zoom out")
@@ -54,6 +55,7 @@ RADIUS_OF_TWO = (0.11, 0.12)
 TRAVEL = {"slow": (0.15, 0.18), "medium": (0.27, 0.31), "fast": (0.42, 0.50)}
 HOPS = {"slow": 1.5, "medium": 2.5, "fast": 4.0}
 TURNS = {"slow": 0.75, "medium": 1.25, "fast": 2.0}
+LATE = 0.12  # of a hop or a turn that may be over in the first frame
 GROWTH = ((0.58, 0.66), (1.26, 1.36))  # of the radius: at the smaller end, at the larger
 PAN = (0.22, 0.30)
 ZOOM = (1.45, 1.60)
@@ -93,8 +95,13 @@ class Scene:
     def held_out(self) -> bool:
         return any(thing.held_out for thing in self.things)
 
+    @property
+    def reversible(self) -> bool:
+        """True when its clips, played backwards, are clips of a scene too: not where a motion has a set beginning."""
+        return not any(thing.motion in PHASED for thing in self.things)
+
     def backwards(self) -> Scene:
-        """What a clip of it shows when it is played backwards."""
+        """What a clip of it shows when it is played backwards, if it is `reversible`."""
         things = tuple(replace(each, motion=OPPOSITE.get(each.motion, each.motion)) for each in self.things)
         return replace(self, things=things, camera=OPPOSITE.get(self.camera, self.camera))
 
@@ -196,19 +203,23 @@ def _straight(motion: str, travel: float, box: Box, phase: Tensor, generator: to
 
 
 def _path(thing: Thing, box: Box, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Centre of the thing in each frame, `[f]` and `[f]`, inside `box`; the motion takes the whole clip."""
+    """Centre of the thing in each frame, `[f]` and `[f]`, inside `box`; the motion takes the whole clip.
+
+    Hops begin at about the bottom, turns at about the right. Began they anywhere, the pace would say next to nothing of
+    where the thing is in any one frame, and would not be learnt (see `_straight`).
+    """
     phase = torch.linspace(0, 1, frames)
     if thing.motion in STRAIGHT:
         return _straight(thing.motion, _uniform(generator, TRAVEL[thing.speed]), box, phase, generator)
     x, y = (torch.full((frames,), near_middle(bounds, generator)) for bounds in box)
     if thing.motion == "bouncing":
         low, high = box[1]
-        hops = torch.sin(math.pi * (HOPS[thing.speed] * phase + _uniform(generator, (0.0, 1.0)))).abs()
+        hops = torch.sin(math.pi * (HOPS[thing.speed] * phase + _uniform(generator, (0.0, LATE)))).abs()
         return x, high - min(0.45, high - low) * hops
     if thing.motion == "orbiting":
         room = min(high - low for low, high in box) / 2
         radius = min(_uniform(generator, (0.17, 0.22)), room)
-        turn = 2 * math.pi * (TURNS[thing.speed] * phase + _uniform(generator, (0.0, 1.0)))
+        turn = 2 * math.pi * (TURNS[thing.speed] * phase + _uniform(generator, (0.0, LATE)))
         x, y = (near_middle((low + radius, high - radius), generator) for low, high in box)
         return x + radius * torch.cos(turn), y + radius * torch.sin(turn)
     return x, y
