@@ -39,7 +39,7 @@ demo: .venv/.headless
 	@$(PY) -m headless run workflows/api/text_to_video.json --out output $(SET_PROMPT)
 
 test: lint
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.test
 	@$(PY) -m ruff check --quiet .

@@ -1,6 +1,7 @@
 """Fixtures for the tests of the adapters: the pack as ComfyUI imports it, and the command line as a person runs it.
 
-Tests of the library (`tests/core`) say `import t2v_core` and use none of this: the pack has its own `t2v_core` inside.
+Tests of the library (`tests/core`) say `import t2v_core` and use neither `pack` nor `part`: the pack has its own
+`t2v_core` inside.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,27 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "t2v_pack_under_test"
 WORDS = ("a", "red", "blue", "circle", "square", "moving", "left", "right")
+
+
+def _children() -> set[int]:
+    """Process ids of this process's children, zombies included."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:  # ended since
+            continue
+        if int(fields[1]) == os.getpid():
+            found.add(int(entry.parent.name))
+    return found
+
+
+@pytest.fixture
+def started():
+    """started() lists the child processes that are there now and were not when the test began: other tests' servers and
+    workers are not counted."""
+    before = _children()
+    return lambda: sorted(_children() - before)
 
 
 @pytest.fixture(scope="session")

@@ -32,19 +32,6 @@ def noise(count, size=256):
         yield random.integers(0, 256, (size, size, 3), np.uint8)
 
 
-def children(parent):
-    """Process ids of the living children of `parent`, zombies included."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:  # ended since
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(entry.parent.name))
-    return found
-
-
 def refused(tmp_path, frames, message, fps=24, name="a.mp4", **options):
     with pytest.raises(VideoError, match=message) as error:
         write_video(frames, tmp_path / name, fps, **options)
@@ -144,16 +131,16 @@ def test_ffmpeg_is_missing_or_not_a_program(tmp_path, monkeypatch):
 
 @linux
 @pytest.mark.parametrize("frames", [4, 400])
-def test_ffmpeg_is_killed(tmp_path, frames):
+def test_ffmpeg_is_killed(tmp_path, frames, started):
     """With 4 frames the death shows when the file is completed, with 400 while frames are handed over."""
 
     def on_frame(count):
         if count == 3:
-            (child,) = children(os.getpid())
+            (child,) = started()
             os.kill(child, signal.SIGKILL)
 
     refused(tmp_path, noise(frames), "killed by signal 9", on_frame=on_frame)
-    assert children(os.getpid()) == []
+    assert started() == []
 
 
 class Cancelled(BaseException):
@@ -163,7 +150,7 @@ class Cancelled(BaseException):
 @linux
 @pytest.mark.parametrize("error", [Cancelled, KeyboardInterrupt, ValueError, OSError, StopIteration])
 @pytest.mark.parametrize("where", ["frames", "on_frame"])
-def test_cancel(tmp_path, error, where):
+def test_cancel(tmp_path, error, where, started):
     raised = error("stop")
 
     def source():
@@ -180,21 +167,21 @@ def test_cancel(tmp_path, error, where):
         write_video(source(), tmp_path / "a.mp4", 24, on_frame=on_frame)
     assert raised in (caught.value, caught.value.__cause__)
     assert list(tmp_path.iterdir()) == []
-    assert children(os.getpid()) == []
+    assert started() == []
 
 
 @linux
-def test_cancel_does_not_wait_for_ffmpeg(tmp_path, monkeypatch):
+def test_cancel_does_not_wait_for_ffmpeg(tmp_path, monkeypatch, started):
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\nexec sleep 100\n")
     program.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
     (tmp_path / "output").mkdir()
-    started = time.monotonic()
+    began = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         write_video([FRAME], tmp_path / "output" / "a.mp4", 24, on_frame=lambda count: 1 // 0)
-    assert time.monotonic() - started < 80
-    assert children(os.getpid()) == []
+    assert time.monotonic() - began < 80
+    assert started() == []
 
 
 @linux

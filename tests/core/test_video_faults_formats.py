@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
@@ -31,11 +30,6 @@ def metadata(format):
     return METADATA if FORMATS[format].metadata else None
 
 
-def children():
-    """Process ids of the living children of this process."""
-    return [int(pid) for each in Path("/proc/self/task").glob("*/children") for pid in each.read_text().split()]
-
-
 def write(folder, format, frames=FRAMES, **options):
     return write_video(frames, target(folder, format), 8, format=format, metadata=metadata(format), **options)
 
@@ -55,20 +49,20 @@ def is_whole(path, format):
 
 @linux
 @every_kind
-def test_ffmpeg_is_killed(tmp_path, format):
+def test_ffmpeg_is_killed(tmp_path, format, started):
     def on_frame(count):
         if count == 3:
-            (ffmpeg,) = children()
+            (ffmpeg,) = started()
             os.kill(ffmpeg, signal.SIGKILL)
 
     with pytest.raises(VideoError, match="killed by signal 9"):
         write(tmp_path, format, np.tile(FRAMES, (10, 4, 4, 1)), on_frame=on_frame)
-    assert list(tmp_path.iterdir()) == [] and children() == []
+    assert list(tmp_path.iterdir()) == [] and started() == []
 
 
 @linux
 @every_kind
-def test_cancel(tmp_path, format):
+def test_cancel(tmp_path, format, started):
     class Cancelled(BaseException):
         pass
 
@@ -78,7 +72,7 @@ def test_cancel(tmp_path, format):
 
     with pytest.raises(Cancelled):
         write(tmp_path, format, on_frame=on_frame)
-    assert list(tmp_path.iterdir()) == [] and children() == []
+    assert list(tmp_path.iterdir()) == [] and started() == []
 
 
 @pytest.fixture
@@ -174,7 +168,7 @@ def test_a_disk_that_may_only_be_read(mounted, format):
 
 @linux
 @every_kind
-def test_the_folder_is_deleted_meanwhile(tmp_path, format):
+def test_the_folder_is_deleted_meanwhile(tmp_path, format, started):
     """As when somebody tidies up: an error, not a file in a folder that they did not want."""
     for tidied in ("out", "out/.t2v-*"):
         out = tmp_path / "out"
@@ -187,7 +181,7 @@ def test_the_folder_is_deleted_meanwhile(tmp_path, format):
 
         with pytest.raises(VideoError):
             write(out, format, on_frame=on_frame)
-        assert children() == []
+        assert started() == []
         assert not out.exists() or list(out.iterdir()) == []
         shutil.rmtree(out, ignore_errors=True)
 

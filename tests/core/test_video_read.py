@@ -172,40 +172,27 @@ def test_a_size_that_changes_midway_changes_nothing(tmp_path):
     assert [number(frame) for frame in frames] == [*range(5, 20), *range(20)]
 
 
-def running():
-    """Process ids of the ffmpegs that are our living children."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, fields = entry.read_text().rpartition(")")
-        except OSError:
-            continue
-        if "(ffmpeg" in name and int(fields.split()[1]) == os.getpid():
-            found.append(int(entry.parent.name))
-    return found
-
-
 @linux
-def test_ending_early_leaves_no_process(tmp_path):
+def test_ending_early_leaves_no_process(tmp_path, started):
     clip = make(tmp_path / "a.mkv", numbered(200, 320, 240), *LOSSLESS)
     reader = read_video(clip)
-    assert number(next(reader)) == 0 and len(running()) == 1
+    assert number(next(reader)) == 0 and len(started()) == 1
     reader.close()
-    assert running() == [] and list(reader) == []
+    assert started() == [] and list(reader) == []
     with pytest.raises(ZeroDivisionError), read_video(clip) as reader:
         next(reader)
         raise ZeroDivisionError
-    assert running() == []
+    assert started() == []
     reader = read_video(clip)
     next(reader)
     del reader
     gc.collect()
-    assert running() == []
-    assert len(list(read_video(clip))) == 200 and running() == []
+    assert started() == []
+    assert len(list(read_video(clip))) == 200 and started() == []
 
 
 @linux
-def test_a_slow_reader_is_no_hang_and_a_killed_ffmpeg_is_an_error(tmp_path, monkeypatch):
+def test_a_slow_reader_is_no_hang_and_a_killed_ffmpeg_is_an_error(tmp_path, monkeypatch, started):
     monkeypatch.setattr("t2v_core.video.reading.read._SILENCE", 1.0)
     clip = make(tmp_path / "a.mkv", numbered(60, 320, 240), *LOSSLESS)
     reader = read_video(clip)
@@ -214,14 +201,14 @@ def test_a_slow_reader_is_no_hang_and_a_killed_ffmpeg_is_an_error(tmp_path, monk
     assert len(list(reader)) == 59
     reader = read_video(clip)
     next(reader)
-    os.kill(*running(), 9)
+    os.kill(*started(), 9)
     with pytest.raises(VideoError, match="killed by signal 9"):
         list(reader)
     reader = read_video(clip)
-    os.kill(*running(), 19)  # stopped: alive, and gives nothing
+    os.kill(*started(), 19)  # stopped: alive, and gives nothing
     with pytest.raises(VideoError, match="gave no frame for 1 s"):
         list(reader)
-    assert running() == []
+    assert started() == []
 
 
 @linux

@@ -220,6 +220,7 @@ def test_each_file_dropped_on_the_page_brings_the_workflow_back(comfy, browser):
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for event in ("dragEnter", "dragOver", "drop"):  # as a file comes from a file manager
             page.command("Input.dispatchDragEvent", type=event, data=data, **place)
+            page.evaluate("new Promise(seen => setTimeout(seen))")  # a drop is lost before the page said it takes one
         try:
             page.wait_for("app.graph.nodes.length > 1", seconds=30)
         except TimeoutError:
