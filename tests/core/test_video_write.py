@@ -127,6 +127,20 @@ def test_floats_are_rounded_not_truncated(dtype):
             assert np.array_equal(rgb, every)
 
 
+def test_what_is_ready_for_ffmpeg_is_not_copied():
+    """And what is not is not touched: a copy is made where the size, the order in memory or the depth differ."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 6, 7, 3), np.uint8)
+    given = frames.copy()
+    assert all(np.shares_memory(picture, frames[i]) for i, picture in enumerate(Frames(frames)))
+    for other, options in ((frames, {"alignment": 2}), (frames[:, :, ::-1], {}), (frames, {"bits": 10})):
+        made = Frames(other, **options)
+        for i, picture in enumerate(made):
+            shift = 8 if options.get("bits") else 0  # the upper bits; 255 is 1023, so compared within rounding
+            assert not np.shares_memory(picture, frames)
+            assert np.abs((picture[:6, :7].astype(int) >> shift) - other[i]).max() <= 1
+    assert np.array_equal(frames, given)
+
+
 def test_floats_beyond_the_range_are_clamped():
     frame = np.full((2, 2, 3), -0.5, np.float32)
     frame[0] = 1.5

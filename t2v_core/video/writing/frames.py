@@ -25,8 +25,9 @@ class Frames:
 
     The first frame is read on construction and fixes `width` and `height` (in the file: rounded up to `alignment`, the
     last column and row repeated) and `pixel_format`, ffmpeg's name of what is fed: rgb24, rgba, rgb48le or rgba64le,
-    with alpha if the first frame has it. Iterating yields one reused contiguous buffer `[height, width, 3 or 4]`, uint8
-    or uint16; no frame is kept.
+    with alpha if the first frame has it. Iterating yields contiguous arrays `[height, width, 3 or 4]`, uint8 or uint16,
+    each good until the next is asked for: a frame that is already what ffmpeg is fed as it is, any other in one reused
+    buffer. No frame is kept.
 
     bits: 8, 10 or 16, how many the file holds; fewer than 16 are the upper ones. Frames of 8 bits are fed as they are
         if they need not be `exact`, and else widened here.
@@ -69,16 +70,17 @@ class Frames:
         frame, self._first = self._first, None
         index = 0
         while frame is not None:
-            self._fill(frame, index)
+            picture = self._picture(frame, index)
             frame = None  # let go of it before the next is made
-            yield self._buffer
+            yield picture
+            picture = None
             index += 1
             try:
                 frame = _as_tensor(next(self._source), index)
             except StopIteration:
                 return
 
-    def _fill(self, frame: Tensor, index: int) -> None:
+    def _picture(self, frame: Tensor, index: int) -> np.ndarray:
         h, w, channels = self._height, self._width, self._buffer.shape[2]
         if frame.shape[:2] != (h, w):
             raise VideoError(
@@ -87,15 +89,18 @@ class Frames:
             )
         if frame.shape[2] != channels:
             raise VideoError(f"frame {index} has {frame.shape[2]} channels, frame 0 has {channels}; they must agree")
-        picture = self._buffer[:h, :w]
+        frame, picture = frame.to("cpu"), self._buffer[:h, :w]
         if frame.dtype == self._as_given:
-            np.copyto(picture, frame.to("cpu").numpy())
+            if picture.shape == self._buffer.shape and frame.is_contiguous():
+                return frame.numpy()
+            np.copyto(picture, frame.numpy())
         else:
-            self._round_into(picture, frame.to("cpu"), index)
+            self._round_into(picture, frame, index)
         if self._bits == 10:
             self._buffer[:h, :w] <<= 6
         self._buffer[:h, w:] = self._buffer[:h, w - 1 : w]
         self._buffer[h:] = self._buffer[h - 1 : h]
+        return self._buffer
 
     def _round_into(self, picture: np.ndarray, frame: Tensor, index: int) -> None:
         """The threshold + 255 x (or 1023 x, 65535 x) without its fraction, a band of rows after the other."""
