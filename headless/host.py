@@ -139,6 +139,13 @@ class HeadlessHost:
             discard_penultimate=SAMPLERS[sampler.name].discards_penultimate,
         )
         report = self.progress(max(len(sigmas) - 1, 0), "Sampling")  # no sigmas at denoise 0
+        steps = 0
+
+        def stepped(step: int, *_: Any) -> None:
+            nonlocal steps
+            steps = step + 1
+            report(steps)
+
         return sample(
             model,
             latents,
@@ -150,7 +157,8 @@ class HeadlessHost:
             cfg=settings.cfg,
             seed=seed,
             batch_index=latent.get("batch_index"),
-            callback=lambda step, *_: report(step + 1),
+            callback=stepped,
+            between=lambda done, total: report(steps, f"window {done} of {total}"),
         )
 
     def sampler(self, bound: BoundSampler) -> BoundSampler:
@@ -204,7 +212,7 @@ class HeadlessHost:
     def writes_metadata(self) -> bool:
         return self._metadata
 
-    def progress(self, total: int, label: str) -> Callable[[int], None]:
+    def progress(self, total: int, label: str) -> Callable[..., None]:
         return self._progress.start(total, label)
 
 

@@ -24,21 +24,25 @@ class Progress:
         self._clock = clock
         self._drawn = ""  # the bar on the screen, if one is unfinished
 
-    def start(self, total: int, label: str) -> Callable[[int], None]:
-        """Begins a step of `total` units; the function returned takes the number of units done so far."""
+    def start(self, total: int, label: str) -> Callable[..., None]:
+        """Begins a step of `total` units; the function returned takes the number of units done so far, and may be given
+        what the next unit is at, a few words to be shown until it is done."""
         self.close()
-        began = last = self._clock()
-        pause = REDRAW_SECONDS if self._style == "bar" else LINE_SECONDS
+        began = last = reached = self._clock()
+        pause, so_far = REDRAW_SECONDS if self._style == "bar" else LINE_SECONDS, 0
 
-        def report(done: int) -> None:
-            nonlocal last
+        def report(done: int, at: str = "") -> None:
+            nonlocal last, reached, so_far
             now = self._clock()
+            if done != so_far:
+                reached, so_far = now, done
             if self._style != "none" and (done >= total or now - last >= pause):
                 last = now
-                self._show(done, total, label, now - began)
+                left = (reached - began) / done * (total - done) - (now - reached) if done else 0.0
+                self._show(done, total, label, at, (now - began, max(left, 0.0)))
 
         if self._style == "bar" and total:
-            self._show(0, total, label, 0.0)
+            self._show(0, total, label, "", (0.0, 0.0))
         return report
 
     def close(self) -> None:
@@ -47,10 +51,14 @@ class Progress:
             self._stream.write("\n")
             self._drawn = ""
 
-    def _show(self, done: int, total: int, label: str, elapsed: float) -> None:
-        timing = f"{_duration(elapsed)} elapsed" if done < total else f"{_duration(elapsed)}"
+    def _show(self, done: int, total: int, label: str, at: str, seconds: tuple[float, float]) -> None:
+        """seconds: elapsed, and left."""
+        elapsed, left = map(_duration, seconds)
+        timing = f"{elapsed} elapsed" if done < total else elapsed
         if 0 < done < total:
-            timing += f", {_duration(elapsed / done * (total - done))} left"
+            timing += f", {left} left"
+        if at and done < total:
+            timing = f"{at}, {timing}"
         if self._style == "lines":
             self._stream.write(f"{label} {done}/{total}, {timing}\n")
         else:

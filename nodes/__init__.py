@@ -14,6 +14,7 @@ from .schedule_model import T2VScheduleModel
 from .text import T2VTextEncode
 from .video import T2VDecode, T2VSaveVideo
 from .video_options import T2VVideoOptions
+from .windows import T2VContextWindows
 
 NODES = [
     T2VLoadModel,
@@ -37,6 +38,7 @@ NODES = [
     T2VPreviewVideo,
     T2VLoadVideo,
     T2VLoadVideoLatent,
+    T2VContextWindows,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -2,7 +2,7 @@
 
 from .denoiser import Denoiser
 from .guidance import guide, rescale_guidance
-from .model import Compiled, FrameRate, GuidanceRescale, NativeSize, NetworkScale, VideoModel
+from .model import Compiled, ContextWindows, FrameRate, GuidanceRescale, NativeSize, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 from .noise import noise_source, prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
@@ -15,6 +15,7 @@ __all__ = [
     "SCHEDULERS",
     "BoundSampler",
     "Compiled",
+    "ContextWindows",
     "Denoiser",
     "FrameRate",
     "GuidanceRescale",

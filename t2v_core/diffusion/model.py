@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..errors import T2VError
 from ..models.compiled import CompiledParts
+from ..windows import ContextWindows
 from .denoiser import Denoiser
 from .modifiers import GuidanceSchedule, NoiseSeeds, StrengthSchedule, TemporalStrength
 
@@ -78,6 +79,7 @@ MODIFIERS: tuple[type, ...] = (
     NetworkScale,
     FrameRate,
     Compiled,
+    ContextWindows,
 )
 
 

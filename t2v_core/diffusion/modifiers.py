@@ -239,6 +239,14 @@ class TemporalStrength(PerFrame):
     def num_frames(self) -> int:
         return len(self.attention or self.convolution)
 
+    def of(self, frames: Sequence[int]) -> TemporalStrength:
+        """That of these frames, in this order."""
+        attention, convolution = (
+            None if values is None else tuple(values[frame] for frame in frames)
+            for values in (self.attention, self.convolution)
+        )
+        return TemporalStrength(attention, convolution)
+
 
 def _freeze(modifier: object, name: str, what: str, low: float = -math.inf, high: float = math.inf) -> None:
     """Replaces a field's numbers by a tuple of floats, unless it is None; see the classes for what is refused."""

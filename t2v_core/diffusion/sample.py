@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 
 from ..errors import T2VError
 from ..models.hooks import TemporalScale
-from ..models.memory import fits
+from ..models.memory import clips_at_once, fits
 from ..models.unet3d import UNet3D
+from ..windows import MOST_AT_ONCE, ContextWindows
 from .denoiser import Denoiser
-from .guidance import by_frame, guide
+from .guidance import CondDenoise, by_frame, guide
 from .model import Compiled, GuidanceRescale, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, PerFrame, StrengthSchedule, TemporalStrength, noise_left
 from .noise import prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import BoundSampler, Callback, Denoise
+from .windowed import Between, Windowed
 
 LATENT_CHANNELS = 4
 
@@ -40,6 +43,7 @@ def sample(
     seed: int,
     batch_index: Sequence[int] | None = None,
     callback: Callback | None = None,
+    between: Between | None = None,
 ) -> Tensor:
     """Denoise one clip, doing what ComfyUI does around a sampler.
 
@@ -51,6 +55,8 @@ def sample(
     batch_index: the frame numbers for the noise of `NoiseSeeds`; see `prepare_noise`.
     callback: `(step, x, sigma, denoised)` once a step, x and denoised `[f, 4, h, w]` in the model's scale (latents
         times `model.latent_scale`); raising from it cancels.
+    between: `(done, total)` after each batch of windows, for a model with `ContextWindows` whose windows the clip is
+        longer than: how many of the clip's windows have run under one text; raising from it cancels.
 
     Returns latents `[f, 4, h, w]`, fp32, unscaled, on `latents`' device; the work is done on the network's.
     Raises T2VError, before any work, for shapes that do not fit, numbers that are not finite, unknown names.
@@ -61,9 +67,7 @@ def sample(
         if isinstance(modifier, PerFrame):
             modifier.check(len(latents))
     device = model.denoiser.device
-    network = model.denoiser.network
-    apart = isinstance(network, UNet3D) and not fits(network, 2 * len(latents), *latents.shape[2:])
-    denoise = _clip_denoiser(model, cond.to(device), None if uncond is None else uncond.to(device), cfg, apart)
+    denoise = _clip_denoiser(model, latents.shape, cond, uncond, cfg, between)
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
@@ -148,15 +152,40 @@ class _Told(nn.Module):
         return self.network(x, timesteps, context, **fps, **self.told)
 
 
-def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: float, apart: bool) -> Denoise:
+def _told(model: VideoModel, frames: Sequence[int] | None = None) -> Denoiser:
+    """The model's denoiser, its network told what modifiers say: of the whole clip, or of these of its frames."""
+    denoiser, temporal, compiled = model.denoiser, model.modifier(TemporalStrength), model.modifier(Compiled)
+    if temporal is None and compiled is None and model.fps is None:
+        return denoiser
+    if temporal is not None and frames is not None:
+        temporal = temporal.of(frames)
+    hooks = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
+    network = _Told(denoiser.network, model.fps, hooks=hooks, compiled=compiled and compiled.parts)
+    return Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
+
+
+def _under_one_text(model: VideoModel, shape: Sequence[int], between: Between | None) -> tuple[CondDenoise, bool]:
+    """The model as guidance calls it for a clip `[f, c, h, w]`, and whether it must do so for each text apart."""
+    windows, network = model.modifier(ContextWindows), model.denoiser.network
+    measured, (frames, _, h, w) = isinstance(network, UNet3D), shape
+    if windows is None or not windows.applies(frames):
+        return _told(model), measured and not fits(network, 2 * frames, h, w)
+    if windows.where == "attention":
+        raise T2VError('where: windows of the attention alone are not known here; choose "latents"')
+    at_once = clips_at_once(network, windows.length, h, w, MOST_AT_ONCE) if measured else MOST_AT_ONCE
+    return Windowed(windows, partial(_told, model), model.denoiser.noise_schedule, at_once, between), True
+
+
+def _clip_denoiser(
+    model: VideoModel,
+    shape: Sequence[int],
+    cond: Tensor,
+    uncond: Tensor | None,
+    cfg: float,
+    between: Between | None,
+) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
-    denoiser, rescale = model.denoiser, model.modifier(GuidanceRescale)
-    temporal, guidance = model.modifier(TemporalStrength), model.modifier(GuidanceSchedule)
-    compiled = model.modifier(Compiled)
-    if temporal is not None or compiled is not None or model.fps is not None:
-        hooks = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
-        network = _Told(denoiser.network, model.fps, hooks=hooks, compiled=compiled and compiled.parts)
-        denoiser = Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
+    rescale, guidance = model.modifier(GuidanceRescale), model.modifier(GuidanceSchedule)
     if guidance is None:
         scale = cfg
     elif not math.isfinite(cfg):
@@ -166,9 +195,12 @@ def _clip_denoiser(model: VideoModel, cond: Tensor, uncond: Tensor | None, cfg: 
     else:
 
         def scale(sigma: Tensor) -> float | tuple[float, ...]:
-            return guidance.scales(cfg, noise_left(denoiser.noise_schedule, sigma))
+            return guidance.scales(cfg, noise_left(model.denoiser.noise_schedule, sigma))
 
-    denoise = guide(denoiser, cond, uncond, scale, rescale.multiplier if rescale else 0.0, apart)
+    one_text, apart = _under_one_text(model, shape, between)
+    if not isinstance(one_text, Windowed):  # which takes to the device what its windows need
+        cond, uncond = (text if text is None else text.to(model.denoiser.device) for text in (cond, uncond))
+    denoise = guide(one_text, cond, uncond, scale, rescale.multiplier if rescale else 0.0, apart)
 
     def on_frames(x: Tensor, sigma: Tensor) -> Tensor:
         return rearrange(denoise(rearrange(x, "f c h w -> 1 c f h w"), sigma), "1 c f h w -> f c h w")
@@ -225,6 +257,6 @@ def _check_sigmas(sigmas: Tensor) -> None:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in (tensor.split(64) if tensor.ndim else [tensor]))
+    if bad:  # counted in parts, so that the texts of a long clip's frames are not there twice
         raise T2VError(f"{name} holds {bad} of {tensor.numel()} values that are NaN or infinite")

@@ -83,8 +83,8 @@ NO_HOOKS = UNetHooks()
 class TemporalScale(UNetHooks):
     """Scales, frame by frame, what the temporal parts add: x + s (temporal(x) - x), with s 1 as trained.
 
-    attention, convolution: one factor a frame of the clip, or None for 1 everywhere. Raises T2VError when a clip has
-    another number of frames.
+    attention, convolution: one factor a frame of the clip, or one for each frame of all clips of a batch in turn;
+    None is 1 everywhere. Raises T2VError when there are other numbers of frames.
     """
 
     def __init__(self, attention: Sequence[float] | None, convolution: Sequence[float] | None):
@@ -94,7 +94,7 @@ class TemporalScale(UNetHooks):
         factors = self._factors[kind]
         if factors is None:
             return change
-        if len(factors) != frames:
+        if len(factors) not in (frames, len(change)):
             raise T2VError(f"temporal {kind} strengths are for {len(factors)} frames and the clip has {frames}")
         factors = torch.tensor(factors, dtype=torch.float32).to(change)
-        return change * factors.repeat(len(change) // frames)[:, None, None, None]
+        return change * factors.repeat(len(change) // len(factors))[:, None, None, None]

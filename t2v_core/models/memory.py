@@ -24,6 +24,11 @@ def fits(unet: UNet3D, frames: int, h: int, w: int) -> bool:
     return free is None or needed <= SHARE * free
 
 
+def clips_at_once(unet: UNet3D, frames: int, h: int, w: int, most: int) -> int:
+    """How many clips of so many frames have the memory that they need now in one forward pass: 1 .. `most`."""
+    return next((clips for clips in range(most, 1, -1) if fits(unet, clips * frames, h, w)), 1)
+
+
 def free_bytes(device: torch.device) -> int | None:
     """What can be had of a device's memory without taking it from others; None where that cannot be told."""
     if device.type == "cuda":

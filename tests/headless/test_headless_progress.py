@@ -59,6 +59,26 @@ def test_lines_come_every_ten_seconds_and_at_the_end(show):
     ]
 
 
+def test_what_a_long_unit_is_at_is_shown_and_the_time_left_goes_on(show):
+    progress, stream, clock = show("lines")
+    report = progress.start(3, "Sampling")
+    for window in range(1, 4):
+        clock.now += 10
+        report(0, f"window {window} of 3")
+    report(1)
+    clock.now += 10
+    report(1, "window 1 of 3")
+    clock.now += 50
+    report(3, "window 3 of 3")
+    assert stream.getvalue().splitlines() == [
+        "Sampling 0/3, window 1 of 3, 10.0 s elapsed",
+        "Sampling 0/3, window 2 of 3, 20.0 s elapsed",
+        "Sampling 0/3, window 3 of 3, 30.0 s elapsed",
+        "Sampling 1/3, window 1 of 3, 40.0 s elapsed, 50.0 s left",
+        "Sampling 3/3, 1:30",
+    ]
+
+
 def test_nothing_is_nothing(show):
     progress, stream, clock = show("none")
     report = progress.start(2, "Sampling")
