@@ -216,7 +216,7 @@ def test_a_longer_clip_takes_its_own_latents_more_and_nothing_else():
     """Bytes alive at once while it is sampled, against those of its latents, and against the UNet's for all frames."""
 
     def peak(frames: int) -> int:
-        windowed = model(ContextWindows(8, 2))
+        windowed = model(ContextWindows(4, 1))
         given = {"noise": prepare_noise((frames, 4, 16, 16), 0), "latents": torch.zeros(frames, 4, 16, 16)}
         given |= {"cond": texts(frames), "sigmas": torch.tensor([5.0, 0.0]), "cfg": 1.0}
         with torch.profiler.profile(profile_memory=True) as profile:
@@ -228,9 +228,9 @@ def test_a_longer_clip_takes_its_own_latents_more_and_nothing_else():
                 most = max(most, alive)
         return most
 
-    more, latents = peak(144) - peak(56), 4 * 16 * 16 * 4 * (144 - 56)
+    more, latents = peak(72) - peak(28), 4 * 16 * 16 * 4 * (72 - 28)
     assert more < 6 * latents
-    assert peak_bytes(CONFIG, 144, 16, 16) - peak_bytes(CONFIG, 56, 16, 16) > 20 * latents
+    assert peak_bytes(CONFIG, 72, 16, 16) - peak_bytes(CONFIG, 28, 16, 16) > 20 * latents
 
 
 def test_between_windows_a_host_is_told_and_may_cancel():
