@@ -7,7 +7,7 @@ MODEL is a `VideoModel`, CLIP a `PromptEncoder`, SAMPLER a `BoundSampler`. VAE i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from ..t2v_core.diffusion import (
 from ..t2v_core.errors import CheckpointError, T2VError
 from ..t2v_core.lora import Lora, encoder_with_lora, place_lora, with_lora
 from ..t2v_core.models.autoencoder import Autoencoder
-from ..t2v_core.models.memory import free_bytes
+from ..t2v_core.models.memory import free_bytes, peak_bytes
 from ..t2v_core.models.tiled import decode_tiled
+from ..t2v_core.models.unet3d import UNet3D
 from ..t2v_core.text import PromptEncoder
 from ..t2v_core.video.reading.inputs import EXTENSIONS, inside, videos_in
 from . import public_text, public_vae
@@ -166,6 +167,15 @@ class HeadlessHost:
 
     def patch(self, model: VideoModel, modifier: Any) -> VideoModel:
         return model.patched(modifier)
+
+    def modifier(self, model: VideoModel, kind: type) -> Any | None:
+        return model.modifier(kind)
+
+    def sampling_bytes(self, model: VideoModel, shape: Sequence[int]) -> int:
+        unet: UNet3D = model.denoiser.network
+        weight = next(unet.parameters())
+        frames, _, h, w = shape
+        return peak_bytes(unet.config, frames, h, w, weight.element_size(), weight.device.type)
 
     def decode(self, vae: VAE, latents: Tensor, frames_per_batch: int) -> Tensor:
         frames, done, images = len(latents), 0, None

@@ -15,6 +15,7 @@ from .text import T2VTextEncode
 from .video import T2VDecode, T2VSaveVideo
 from .video_options import T2VVideoOptions
 from .windows import T2VContextWindows
+from .windows_preview import T2VWindowsPreview
 
 NODES = [
     T2VLoadModel,
@@ -39,6 +40,7 @@ NODES = [
     T2VLoadVideo,
     T2VLoadVideoLatent,
     T2VContextWindows,
+    T2VWindowsPreview,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -8,7 +8,7 @@ whatever is the same is in the nodes or in `t2v_core`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -109,6 +109,12 @@ class Host(Protocol):
 
     def patch(self, model: Any, modifier: Any) -> Any:
         """A copy of the model that samples with the modifier applied; the model itself is left as it was."""
+
+    def modifier(self, model: Any, kind: type) -> Any | None:
+        """The modifier of this kind that `patch` put on the model, or None."""
+
+    def sampling_bytes(self, model: Any, shape: Sequence[int]) -> int:
+        """What one call of the model takes beside its weights, for latents of the shape `[f, c, h, w]`."""
 
     def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
         """Latents `[f, c, h, w]` to an IMAGE `[f, H, W, 3]`, float32 in 0..1, where the host keeps results.

@@ -1,5 +1,5 @@
 // Shows the text that a node gives to its user interface, in the node: T2V Schedule Inspect's table, and what T2V Load
-// Model and T2V Load LoRA recognised. Without this file the nodes work the same.
+// Model and T2V Load LoRA recognised, and T2V Windows Preview's plan. Without this file the nodes work the same.
 import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
@@ -7,6 +7,7 @@ import { ComfyWidgets } from "../../scripts/widgets.js";
 const NODES = {
   T2VScheduleInspect: { atOnce: true, whiteSpace: "pre" },
   T2VLoadModel: { atOnce: false, whiteSpace: "pre-wrap" },
+  T2VWindowsPreview: { atOnce: false, whiteSpace: "pre-wrap" },
   T2VLoadLora: { atOnce: false, whiteSpace: "pre-wrap" },
 };
 

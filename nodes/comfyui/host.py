@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,12 @@ class ComfyHost:
 
     def patch(self, model: Any, modifier: Any) -> Any:
         return modifiers.patch(model, modifier)
+
+    def modifier(self, model: Any, kind: type) -> Any | None:
+        return modifiers.patched_with(model, kind)
+
+    def sampling_bytes(self, model: Any, shape: Sequence[int]) -> int:
+        return int(model.model.memory_required(list(shape)))
 
     def decode(self, vae: Any, latents: Tensor, frames_per_batch: int) -> Tensor:
         frames, done, images = len(latents), 0, None

@@ -1,8 +1,12 @@
-"""What ComfyUI asks of a model's noise schedule, for one whose signal was scaled in training as VideoCrafter2's was."""
+"""A MODEL's noise schedule: what ComfyUI asks of one whose signal was scaled in training as VideoCrafter2's was, and
+how much of any model's noise is left."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_sampling
+import torch
 from torch import Tensor
 
 from ...t2v_core.diffusion import NoiseSchedule
@@ -41,3 +45,15 @@ class ScaledSignal(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampl
 def _in_front(values: Tensor, x: Tensor) -> Tensor:
     """A number, or one for each row of x, in a shape that multiplies x."""
     return values.reshape(()) if values.numel() == 1 else values.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def noise_left(model_sampling: Any, sigma: Tensor) -> float:
+    """1 at the largest sigma of a model's noise schedule to 0 at its smallest, even in its timesteps.
+
+    sigma is equal in all its elements. Equal to `t2v_core.diffusion.modifiers.noise_left` for its noise schedules.
+    """
+    least, most, here = (
+        float(model_sampling.timestep(torch.as_tensor(each)))
+        for each in (model_sampling.sigma_min, model_sampling.sigma_max, sigma.flatten()[0])
+    )
+    return min(max((here - least) / (most - least), 0.0), 1.0)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...t2v_core.diffusion import (
     Compiled,
+    ContextWindows,
     FrameRate,
     GuidanceRescale,
     GuidanceSchedule,
@@ -32,9 +33,11 @@ from ...t2v_core.diffusion.guidance import by_frame
 from ...t2v_core.diffusion.model import NO_FPS_INPUT
 from ...t2v_core.diffusion.modifiers import PerFrame, is_one
 from ...t2v_core.errors import T2VError
+from .model_sampling import noise_left
 from .noise import draw, frame_numbers
 from .unet import COMPILED, FPS, ComfyUNet3D
 from .unet_hooks import TEMPORAL
+from .windows import WindowedCalls
 
 POST_CFG, CFG, CALC = "sampler_post_cfg_function", "sampler_cfg_function", "sampler_calc_cond_batch_function"
 BOTH_TEXTS = "disable_cfg1_optimization"
@@ -48,19 +51,13 @@ def patch(model: Any, modifier: Any) -> Any:
         raise T2VError(f"unknown model modifier {modifier!r}; the known ones are {known}")
     model = model.clone()
     apply(model, modifier)
+    model.set_attachments(_key(type(modifier)), modifier)
     return model
 
 
-def noise_left(model_sampling: Any, sigma: Tensor) -> float:
-    """1 at the largest sigma of a model's noise schedule to 0 at its smallest, even in its timesteps.
-
-    sigma is equal in all its elements. Equal to `t2v_core.diffusion.modifiers.noise_left` for its noise schedules.
-    """
-    least, most, here = (
-        float(model_sampling.timestep(torch.as_tensor(each)))
-        for each in (model_sampling.sigma_min, model_sampling.sigma_max, sigma.flatten()[0])
-    )
-    return min(max((here - least) / (most - least), 0.0), 1.0)
+def patched_with(model: Any, kind: type) -> Any | None:
+    """The modifier of this kind that a MODEL has, or None."""
+    return model.get_attachment(_key(kind))
 
 
 def check(modifier: PerFrame, latents: Tensor) -> None:
@@ -291,6 +288,15 @@ def _compiled(model: Any, modifier: Compiled) -> None:
     model.model_options["transformer_options"][COMPILED] = modifier.parts
 
 
+def _windows(model: Any, modifier: ContextWindows) -> None:
+    if modifier.where != "latents":
+        raise T2VError(f"where: {modifier.where!r} is not known in ComfyUI; choose latents")
+    calls = WindowedCalls(modifier)
+    _wrap(model, WrappersMP.PREPARE_SAMPLING, modifier, calls.prepare)
+    _wrap(model, WrappersMP.SAMPLER_SAMPLE, modifier, calls.sample)
+    _wrap(model, WrappersMP.CALC_COND_BATCH, modifier, calls.predict)
+
+
 def _wrap(model: Any, kind: str, modifier: Any, wrapper: Callable[..., Tensor]) -> None:
     key = _key(type(modifier))
     model.remove_wrappers_with_key(kind, key)
@@ -315,4 +321,5 @@ MODIFIERS: dict[type, Callable[[Any, Any], None]] = {
     NetworkScale: _network_scale,
     FrameRate: _frame_rate,
     Compiled: _compiled,
+    ContextWindows: _windows,
 }

@@ -15,6 +15,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import apply_control
 from torch import Tensor
 
+from ...t2v_core.diffusion import TemporalStrength
 from ...t2v_core.models.hooks import AttentionSite, Block, TemporalKind, TemporalScale, UNetHooks
 
 PATCHED = {"spatial_self": "attn1", "spatial_cross": "attn2"}
@@ -31,6 +32,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return optimized_attention(q, k, v, heads, attn_precision=PRECISION)
 
 
+def _scale(temporal: TemporalStrength | None, frames: int, texts: int) -> TemporalScale | None:
+    """The strength of each frame of a call, which holds the same frames for each text: a clip's or windows'."""
+    if temporal is None:
+        return None
+    temporal.check(frames // texts)
+    rows = (None if row is None else row * texts for row in (temporal.attention, temporal.convolution))
+    return TemporalScale(*rows)
+
+
 class ComfyHooks(UNetHooks):
     """One call's hooks.
 
@@ -43,8 +53,7 @@ class ComfyHooks(UNetHooks):
         self.control = control
         self.patches = options.get("patches", {})
         self.replacements = options.get("patches_replace", {})
-        temporal = options.get(TEMPORAL)
-        self.scale = None if temporal is None else TemporalScale(temporal.attention, temporal.convolution)
+        self.scale = _scale(options.get(TEMPORAL), len(x), len(options.get("cond_or_uncond", [0])))
         # What patches and kernels are told. Spatial transformers are counted from 0; each has one block, of index 0.
         self.options = {**options, "original_shape": list(x.shape), "transformer_index": -1, "block_index": 0}
         self.patches_text_attention = bool(self.replacements.get("attn2")) or any(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .modify import ProbeModify
+from .windows import ProbeImageModel, ProbeSliding, ProbeWindows
 
 FOLDER = "probe"  # in the output folder
 
@@ -302,5 +303,6 @@ class ProbeScarce:
 
 
 NODES = [ProbeTensor, ProbeNoise, ProbeTap, ProbeSlow, ProbeOOM, ProbeControlNet, ProbeResiduals, ProbeSlowVAE]
-NODES += [ProbeScarce, ProbeModify, ProbeAudio]
+NODES += [ProbeScarce, ProbeModify, ProbeAudio, ProbeWindows, ProbeSliding]
+NODES += [ProbeImageModel]
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
