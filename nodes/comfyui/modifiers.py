@@ -33,6 +33,7 @@ from ...t2v_core.diffusion.guidance import by_frame
 from ...t2v_core.diffusion.model import NO_FPS_INPUT
 from ...t2v_core.diffusion.modifiers import PerFrame, is_one
 from ...t2v_core.errors import T2VError
+from .attention_windows import WindowedAttentions
 from .model_sampling import noise_left
 from .noise import draw, frame_numbers
 from .unet import COMPILED, FPS, ComfyUNet3D
@@ -289,12 +290,17 @@ def _compiled(model: Any, modifier: Compiled) -> None:
 
 
 def _windows(model: Any, modifier: ContextWindows) -> None:
-    if modifier.where != "latents":
-        raise T2VError(f"where: {modifier.where!r} is not known in ComfyUI; choose latents")
-    calls = WindowedCalls(modifier)
-    _wrap(model, WrappersMP.PREPARE_SAMPLING, modifier, calls.prepare)
-    _wrap(model, WrappersMP.SAMPLER_SAMPLE, modifier, calls.sample)
-    _wrap(model, WrappersMP.CALC_COND_BATCH, modifier, calls.predict)
+    if modifier.where == "attention":
+        inside = WindowedAttentions(modifier, model)
+        wrappers = {WrappersMP.SAMPLER_SAMPLE: inside.sample, WrappersMP.APPLY_MODEL: inside.apply}
+    else:
+        calls = WindowedCalls(modifier)
+        wrappers = {WrappersMP.PREPARE_SAMPLING: calls.prepare, WrappersMP.SAMPLER_SAMPLE: calls.sample}
+        wrappers[WrappersMP.CALC_COND_BATCH] = calls.predict
+    for kind in (WrappersMP.PREPARE_SAMPLING, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        model.remove_wrappers_with_key(kind, _key(ContextWindows))  # of windows in the other place
+    for kind, wrapper in wrappers.items():
+        _wrap(model, kind, modifier, wrapper)
 
 
 def _wrap(model: Any, kind: str, modifier: Any, wrapper: Callable[..., Tensor]) -> None:

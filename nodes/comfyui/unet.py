@@ -17,7 +17,8 @@ FRAMES = "t2v_frames"
 """Key in transformer_options: how many frames a clip has, where one call holds several clips a conditioning."""
 FPS = "t2v_fps"
 """Key in transformer_options: the frames per second that the network is told, in place of those it is called with."""
-
+WINDOWS = "t2v_attention_windows"
+"""Key in transformer_options: `(frames) -> TemporalWindows`, or None, for clips of so many frames."""
 COMPILED = "t2v_compiled"
 """Key in transformer_options: the `CompiledParts` of a model that has them."""
 
@@ -56,7 +57,9 @@ class ComfyUNet3D(UNet3D):
         timesteps, fps = timesteps[::frames], None
         if self.config.fps_embedding and (rate := options.get(FPS, kwargs.get("fps"))) is not None:
             fps = torch.full_like(timesteps, rate)
-        out = super().forward(clips, timesteps, context, fps=fps, hooks=hooks, compiled=options.get(COMPILED))
+        told = {"fps": fps, "hooks": hooks, "compiled": options.get(COMPILED)}
+        told["windows"] = options[WINDOWS](frames) if WINDOWS in options else None
+        out = super().forward(clips, timesteps, context, **told)
         return rearrange(out, "b c f h w -> (b f) c h w")
 
 

@@ -8,6 +8,7 @@ ones only: what was made for tokens of one picture means nothing along time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -126,5 +127,5 @@ class ComfyHooks(UNetHooks):
 
     def _attend(self, attend: Callable[..., Tensor], x: Tensor, context: Tensor, value: Tensor) -> Tensor:
         q, k, v = attend.to_q(x), attend.to_k(context), attend.to_v(value)
-        out = optimized_attention(q, k, v, attend.heads, attn_precision=PRECISION, transformer_options=self.options)
-        return attend.to_out(out)
+        kernel = partial(optimized_attention, attn_precision=PRECISION, transformer_options=self.options)
+        return attend.to_out(attend.over(kernel)(q, k, v, attend.heads))

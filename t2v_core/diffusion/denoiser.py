@@ -8,6 +8,7 @@ In the variance-exploding scale x = x0 + sigma * noise, so with s = sigma:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,18 +58,18 @@ class Denoiser:
         self.noise_schedule = noise_schedule
         self.prediction = prediction
 
-    def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, **told: Any) -> Tensor:
         """Estimate the clean latents.
 
         x: noisy latents `[b, c, f, h, w]`; sigma: their noise level, a scalar or `[b]`, above 0.
-        cond: `[b, tokens, dim]`, or `[b * f, tokens, dim]` for one text per frame.
+        cond: `[b, tokens, dim]`, or `[b * f, tokens, dim]` for one text per frame. told: handed on to the network.
         The network runs in its own dtype, the arithmetic around it in x's, which is also what is returned.
         """
         level = align(sigma, x)
         scaled = x / align(self.noise_schedule.x_scale(sigma), x)  # c_in
         timesteps = self.noise_schedule.timestep(sigma).to(x.device, torch.float32).expand(x.shape[0])
         dtype = self._dtype or x.dtype
-        output = self.network(scaled.to(dtype), timesteps, cond.to(x.device, dtype))
+        output = self.network(scaled.to(dtype), timesteps, cond.to(x.device, dtype), **told)
         return PREDICTIONS[self.prediction](x, level, output.to(x.dtype))
 
     @property

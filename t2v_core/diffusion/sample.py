@@ -17,6 +17,7 @@ from ..models.hooks import TemporalScale
 from ..models.memory import clips_at_once, fits
 from ..models.unet3d import UNet3D
 from ..windows import MOST_AT_ONCE, ContextWindows
+from .attention_windows import AttentionWindowed, check_attention
 from .denoiser import Denoiser
 from .guidance import CondDenoise, by_frame, guide
 from .model import Compiled, GuidanceRescale, NetworkScale, VideoModel
@@ -147,9 +148,9 @@ class _Told(nn.Module):
         self.network, self.fps = network, fps
         self.told = {name: value for name, value in told.items() if value is not None}
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, **more: Any) -> Tensor:
         fps = {} if self.fps is None else {"fps": torch.full_like(timesteps, self.fps)}
-        return self.network(x, timesteps, context, **fps, **self.told)
+        return self.network(x, timesteps, context, **fps, **self.told, **more)
 
 
 def _told(model: VideoModel, frames: Sequence[int] | None = None) -> Denoiser:
@@ -169,11 +170,14 @@ def _under_one_text(model: VideoModel, shape: Sequence[int], between: Between | 
     windows, network = model.modifier(ContextWindows), model.denoiser.network
     measured, (frames, _, h, w) = isinstance(network, UNet3D), shape
     if windows is None or not windows.applies(frames):
-        return _told(model), measured and not fits(network, 2 * frames, h, w)
-    if windows.where == "attention":
-        raise T2VError('where: windows of the attention alone are not known here; choose "latents"')
-    at_once = clips_at_once(network, windows.length, h, w, MOST_AT_ONCE) if measured else MOST_AT_ONCE
-    return Windowed(windows, partial(_told, model), model.denoiser.noise_schedule, at_once, between), True
+        one_text = _told(model)
+    elif windows.where == "attention":
+        check_attention(network, frames, h, w)
+        one_text = AttentionWindowed(windows, _told(model))
+    else:
+        at_once = clips_at_once(network, windows.length, h, w, MOST_AT_ONCE) if measured else MOST_AT_ONCE
+        return Windowed(windows, partial(_told, model), model.denoiser.noise_schedule, at_once, between), True
+    return one_text, measured and not fits(network, 2 * frames, h, w)
 
 
 def _clip_denoiser(

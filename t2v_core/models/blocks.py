@@ -7,13 +7,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .hooks import NO_HOOKS, UNetHooks
+from .temporal_windows import TemporalWindows, closed
 
 
 class TemporalConv(nn.Module):
     """Four rounds of norm, silu and a 3-tap convolution over frames, added to the input: `[(b f), c, h, w]` -> same.
 
-    Zero padding in time, statistics over all frames. The convolution is 2D, 3 frames by 1 place, on the view
-    `[b, c, f, h*w]`: the same sums as a (3, 1, 1) Conv3d, faster on CPUs, and it exists on devices without Conv3d.
+    Zero padding in time, unless windows say that the clip is a loop; statistics over all frames. The convolution is 2D,
+    3 frames by 1 place, on the view `[b, c, f, h*w]`: the same sums as a (3, 1, 1) Conv3d, faster on CPUs, and it
+    exists on devices without Conv3d.
     """
 
     def __init__(self, dim: int, groups: int, factory: dict):
@@ -29,11 +31,13 @@ class TemporalConv(nn.Module):
 
         self.conv1, self.conv2, self.conv3, self.conv4 = (layer(dropout) for dropout in (False, True, True, True))
 
-    def forward(self, x: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS) -> Tensor:
+    def forward(self, x: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS,
+                windows: TemporalWindows | None = None) -> Tensor:  # fmt: skip
         h, w = x.shape[2:]
+        looped = windows is not None and windows.looped
         out = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
-            out = layer(out)
+            out = closed(layer[-1], layer[:-1](out)) if looped else layer(out)
         out = rearrange(out, "b c f (h w) -> (b f) c h w", h=h, w=w)
         return x + hooks.temporal("convolution", out, frames)
 
@@ -66,7 +70,8 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else operations.Conv2d(dim_in, dim_out, 1, **where)
         self.temporal_conv = TemporalConv(dim_out, groups, factory)
 
-    def forward(self, x: Tensor, emb: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, frames: int, hooks: UNetHooks = NO_HOOKS,
+                windows: TemporalWindows | None = None) -> Tensor:  # fmt: skip
         h = self.in_layers(x)
         told = self.emb_layers(emb)  # b (1 or f) c
         told = told.expand(-1, frames, -1).flatten(0, 1)[:, :, None, None]
@@ -77,7 +82,7 @@ class ResBlock(nn.Module):
         else:
             h = self.out_layers(h + told)
         h = self.skip_connection(x) + h
-        return self.temporal_conv(h, frames, hooks)
+        return self.temporal_conv(h, frames, hooks, windows)
 
 
 class Downsample(nn.Module):

@@ -61,7 +61,7 @@ class UNetHooks:
         """In place of one attention: `attend(x, context, value=None)` computes it, tokens `[n, tokens, c]`.
 
         `attend` is the network's `Attention` module (`to_q`, `to_k`, `to_v`, `to_out`, `heads`), for patches that need
-        the projections one by one.
+        the projections one by one, or that within windows. `attend.over(kernel)` is what takes the place of the kernel.
         """
         return attend(x, context)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from ..errors import T2VError
 from .pieces import piece_bytes
 from .unet3d import UNet3D, UNet3DConfig
 
@@ -18,10 +20,20 @@ def fits(unet: UNet3D, frames: int, h: int, w: int) -> bool:
 
     True where it cannot be told how much is free.
     """
+    free = plannable_bytes(unet)
+    return free is None or needed_bytes(unet, frames, h, w) <= free
+
+
+def needed_bytes(unet: UNet3D, frames: int, h: int, w: int) -> int:
+    """`peak_bytes` of a network as it is and where it is."""
     weight = next(unet.parameters())
-    free = free_bytes(weight.device)
-    needed = peak_bytes(unet.config, frames, h, w, weight.element_size(), weight.device.type)
-    return free is None or needed <= SHARE * free
+    return peak_bytes(unet.config, frames, h, w, weight.element_size(), weight.device.type)
+
+
+def plannable_bytes(unet: UNet3D) -> int | None:
+    """How much of the free memory where a network is may be planned with; None where that cannot be told."""
+    free = free_bytes(next(unet.parameters()).device)
+    return None if free is None else int(SHARE * free)
 
 
 def clips_at_once(unet: UNet3D, frames: int, h: int, w: int, most: int) -> int:
@@ -49,6 +61,37 @@ def peak_bytes(config: UNet3DConfig, frames: int, h: int, w: int, itemsize: int 
     frames: of all clips together. itemsize: bytes a number. device_type: layers go through in pieces, by device.
     """
     return _Peak(config, frames, piece_bytes(device_type) // itemsize).numbers(h, w) * itemsize
+
+
+def most_frames(needed: Callable[[int], int], free: int) -> int:
+    """The most frames for which `needed(frames)`, bytes that do not fall with frames, are no more than `free`."""
+    most, step = 0, 1
+    while needed(most + step) <= free:
+        most, step = most + step, 2 * step
+    while step := step // 2:
+        if needed(most + step) <= free:
+            most += step
+    return most
+
+
+def check_whole_clip(needed: Callable[[int], int], frames: int, free: int | None, device_type: str) -> None:
+    """Raises T2VError unless a clip of so many frames fits that is denoised whole, its attention over time in windows.
+
+    needed: bytes for a number of frames, to which a piece is added in which windows are gathered; free: bytes to be
+    had, None where that cannot be told, which fits anything. device_type: as in `peak_bytes`.
+    """
+
+    def whole(frames: int) -> int:
+        return int(needed(frames)) + piece_bytes(device_type)
+
+    if free is None or whole(frames) <= free:
+        return
+    raise T2VError(
+        f"where: windows of the attention keep all frames of the clip in memory at once. {frames} frames need "
+        f"{whole(frames) / 2**30:.1f} GiB, {whole(frames) / frames / 2**20:.1f} MiB a frame, and {free / 2**30:.1f} "
+        f"GiB can be had, enough for {most_frames(whole, free)} frames. Set where to latents, which needs the memory "
+        "of a few windows however long the clip is, or make the clip shorter or smaller"
+    )
 
 
 class _Peak:

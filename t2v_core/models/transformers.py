@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .hooks import AttentionKind, AttentionSite, Block, UNetHooks
 from .pieces import MOST_SEQUENCES, in_pieces
+from .temporal_windows import TemporalWindows, WindowedAttention
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -38,9 +39,15 @@ class Attention(nn.Module):
         self.to_v = operations.Linear(context_dim, inner, bias=False, **where)
         self.to_out = nn.Sequential(operations.Linear(inner, dim, **where))
 
-    def forward(self, x: Tensor, context: Tensor, value: Tensor | None = None) -> Tensor:
-        value = context if value is None else value
-        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(value), self.heads))
+    def forward(
+        self, x: Tensor, context: Tensor, value: Tensor | None = None, attention: AttentionFunction | None = None
+    ) -> Tensor:
+        value, attention = context if value is None else value, attention or self.attention
+        return self.to_out(attention(self.to_q(x), self.to_k(context), self.to_v(value), self.heads))
+
+    def over(self, kernel: AttentionFunction) -> AttentionFunction:
+        """What computes this attention by a host's kernel: the kernel, where nothing is windowed."""
+        return kernel
 
 
 class GEGLU(nn.Module):
@@ -92,21 +99,23 @@ class TransformerBlock(nn.Module):
         self.attn2 = Attention(dim, context_dim or dim, heads, head_dim, attention, factory)
         self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(dim, **where) for _ in range(3))
 
-    def forward(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, place: tuple[Block, int],
+                windows: TemporalWindows | None = None) -> Tensor:  # fmt: skip
         first, second = (AttentionSite(*place, kind) for kind in self.kinds)
-        x = hooks.between_attentions(first, self._first(x, hooks, first))
-        x = self._second(x, context, hooks, second)
+        x = hooks.between_attentions(first, self._first(x, hooks, first, windows))
+        x = self._second(x, context, hooks, second, windows)
         return in_pieces(self._third, x.flatten(0, 1), self.ff.widest * x.itemsize).unflatten(0, x.shape[:2])
 
     # Methods of their own, so that what one normalised is not kept while the next runs.
-    def _first(self, x: Tensor, hooks: UNetHooks, site: AttentionSite) -> Tensor:
+    def _first(self, x: Tensor, hooks: UNetHooks, site: AttentionSite, windows: TemporalWindows | None) -> Tensor:
         normed = self.norm1(x)
-        return x + hooks.attention(site, self.attn1, normed, normed)
+        return x + hooks.attention(site, _within(windows, self.attn1), normed, normed)
 
-    def _second(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, site: AttentionSite) -> Tensor:
+    def _second(self, x: Tensor, context: Tensor | None, hooks: UNetHooks, site: AttentionSite,
+                windows: TemporalWindows | None) -> Tensor:  # fmt: skip
         normed = self.norm2(x)
         if context is None:
-            return x + hooks.attention(site, self.attn2, normed, normed)
+            return x + hooks.attention(site, _within(windows, self.attn2), normed, normed)
         # A text shared by all frames of a clip meets the clip's tokens as one long sequence: its keys and values are
         # projected once a clip, not once a frame, and nothing is repeated in memory.
         frames = len(x) // len(context)
@@ -116,6 +125,10 @@ class TransformerBlock(nn.Module):
 
     def _third(self, x: Tensor) -> Tensor:
         return x + self.ff(self.norm3(x))
+
+
+def _within(windows: TemporalWindows | None, attention: Attention) -> Attention | WindowedAttention:
+    return attention if windows is None else WindowedAttention(attention, windows)
 
 
 class SpatialTransformer(nn.Module):
@@ -145,7 +158,8 @@ class SpatialTransformer(nn.Module):
 class TemporalTransformer(nn.Module):
     """Each pixel attends to itself across the clip, twice, without any notion of order: `[(b f), c, h, w]` -> same.
 
-    The group norm takes its statistics over all frames of a clip, as the original does.
+    The group norm takes its statistics over all frames of a clip, as the original does. With windows a frame attends
+    to those that are in a window with it.
     """
 
     def __init__(self, dim: int, heads: int, head_dim: int, groups: int, ff_mult: int, attention: AttentionFunction,
@@ -161,7 +175,8 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = operations.Linear(inner, dim, **where)
 
-    def forward(self, x: Tensor, frames: int, hooks: UNetHooks, place: tuple[Block, int]) -> Tensor:
+    def forward(self, x: Tensor, frames: int, hooks: UNetHooks, place: tuple[Block, int],
+                windows: TemporalWindows | None = None) -> Tensor:  # fmt: skip
         h, w = x.shape[2:]
         tokens = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
         # One copy here: a linear layer on strided tokens falls back to a batched product that costs far more.
@@ -170,11 +185,14 @@ class TemporalTransformer(nn.Module):
         def run(tokens: Tensor) -> Tensor:
             tokens = self.proj_in(tokens)
             for block in self.transformer_blocks:
-                tokens = block(tokens, None, hooks, place)
+                tokens = block(tokens, None, hooks, place, windows)
             return self.proj_out(tokens)
 
         # From here on a pixel has nothing to do with another.
-        row_bytes = frames * self.transformer_blocks[0].ff.widest * x.itemsize
-        change = in_pieces(run, tokens, row_bytes, MOST_SEQUENCES // self.heads)
+        widest, most_rows = self.transformer_blocks[0].ff.widest, MOST_SEQUENCES // self.heads
+        if windows is not None:
+            widest = max(widest, int(windows.widest * self.proj_in.out_features))
+            most_rows = max(1, most_rows // len(windows.index))
+        change = in_pieces(run, tokens, frames * widest * x.itemsize, most_rows)
         change = rearrange(change, "(b h w) f c -> (b f) c h w", h=h, w=w)
         return x + hooks.temporal("attention", change, frames)

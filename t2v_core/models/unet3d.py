@@ -20,6 +20,7 @@ from .blocks import Downsample, ResBlock, Upsample
 from .compiled import CompiledParts
 from .embeddings import TextPool, coordinates, sinusoid
 from .hooks import NO_HOOKS, Block, UNetHooks
+from .temporal_windows import TemporalWindows
 from .transformers import AttentionFunction, SpatialTransformer, TemporalTransformer, scaled_dot_product_attention
 
 
@@ -76,7 +77,7 @@ class UNet3DConfig:
 class UNet3D(nn.Module):
     """Predict noise (or velocity) of a noisy clip.
 
-    `forward(x, timesteps, context, *, fps=None, hooks=None, compiled=None)`:
+    `forward(x, timesteps, context, *, fps=None, hooks=None, compiled=None, windows=None)`:
 
     - `x` `[b, in_channels, f, h, w]`, any f, h, w >= 1;
     - `timesteps` `[b]`, the model's index 0..999, fractions allowed;
@@ -84,6 +85,7 @@ class UNet3D(nn.Module):
     - `fps` `[b]` frames a second, only with `fps_embedding`;
     - `hooks` a `UNetHooks`;
     - `compiled` a `CompiledParts`, by which parts are called into which no hook reaches;
+    - `windows` a `TemporalWindows` of f frames: attention over time reaches no further than they do;
 
     returns `[b, out_channels, f, h, w]`. Raises `T2VError` when shapes do not fit together.
 
@@ -173,11 +175,14 @@ class UNet3D(nn.Module):
         fps: Tensor | None = None,
         hooks: UNetHooks | None = None,
         compiled: CompiledParts | None = None,
+        windows: TemporalWindows | None = None,
     ) -> Tensor:
-        self._check(x, timesteps, context, fps)
+        self._check(x, timesteps, context, fps, windows)
         hooks = hooks or NO_HOOKS
         frames, size = x.shape[2], x.shape[3:]
-        emb = self._embed(timesteps, context, fps, frames, x.dtype)
+        windows = None if windows is None else windows.to(x.device)
+        positions = torch.arange(frames, device=x.device) if windows is None else windows.positions
+        emb = self._embed(timesteps, context, fps, positions, x.dtype)
         h = rearrange(x, "b c f h w -> (b f) c h w")
         if self.config.coordinates:
             h = torch.cat([h, coordinates(*size, like=h).expand(len(h), -1, -1, -1)], dim=1)
@@ -186,7 +191,7 @@ class UNet3D(nn.Module):
             # group norm would undo it at every call.
             h = h.contiguous(memory_format=torch.channels_last)
 
-        one_pass = _Pass(emb, context, frames, hooks, None if hooks.inside else compiled)
+        one_pass = _Pass(emb, context, frames, hooks, None if hooks.inside else compiled, windows)
         skips = []
         for index, block in enumerate(self.input_blocks):
             hooks.enter("input", index)
@@ -213,7 +218,8 @@ class UNet3D(nn.Module):
                 h = one_pass.run(part, h, ("output", index), upsampled)
         return rearrange(self.out(h), "(b f) c h w -> b c f h w", f=frames)
 
-    def _embed(self, timesteps: Tensor, context: Tensor, fps: Tensor | None, frames: int, dtype: torch.dtype) -> Tensor:
+    def _embed(self, timesteps: Tensor, context: Tensor, fps: Tensor | None, positions: Tensor,
+               dtype: torch.dtype) -> Tensor:  # fmt: skip
         """Everything the residual blocks are told, `[b, 1 or f, time_dim]`."""
         width = self.config.widths[0]
         emb = self.time_embed(sinusoid(timesteps, width).to(dtype))
@@ -223,11 +229,11 @@ class UNet3D(nn.Module):
         if self.config.text_queries:
             emb = emb + rearrange(self.text_embed(self.text_pool(context)), "(b n) c -> b n c", b=len(emb))
         if self.config.frame_position:
-            position = sinusoid(torch.arange(frames, device=timesteps.device), width).to(dtype)
-            emb = emb + self.frame_embed(position)  # broadcasts to b f c
+            emb = emb + self.frame_embed(sinusoid(positions, width).to(dtype))  # broadcasts to b f c
         return emb
 
-    def _check(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor | None) -> None:
+    def _check(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor | None,
+               windows: TemporalWindows | None) -> None:  # fmt: skip
         config = self.config
         if x.ndim != 5 or x.shape[1] != config.in_channels or 0 in x.shape:
             raise T2VError(f"UNet3D: x is [b, {config.in_channels}, f, h, w] and not empty, got {list(x.shape)}")
@@ -246,6 +252,8 @@ class UNet3D(nn.Module):
             )
         if (fps is not None) != config.fps_embedding:
             raise T2VError(f"UNet3D: this model {'needs' if config.fps_embedding else 'takes no'} fps")
+        if windows is not None and windows.frames != frames:
+            raise T2VError(f"UNet3D: the windows are of {windows.frames} frames and the clips have {frames}")
 
     @torch.no_grad()
     def zero_initialise(self) -> None:
@@ -270,6 +278,7 @@ class _Pass(NamedTuple):
     frames: int
     hooks: UNetHooks
     compiled: CompiledParts | None
+    windows: TemporalWindows | None
 
     def run(self, part: nn.Module, h: Tensor, place: tuple[Block, int], size: tuple[int, int] | None = None) -> Tensor:
         """One part of a block, given what its kind takes; size: of what an `Upsample` makes."""
@@ -277,11 +286,11 @@ class _Pass(NamedTuple):
         if self.compiled is not None:
             call, hooks, place = self.compiled, NO_HOOKS, ("middle", 0)  # one place, or each were compiled anew
         if isinstance(part, ResBlock):
-            return call(part, h, self.emb, self.frames, hooks)
+            return call(part, h, self.emb, self.frames, hooks, self.windows)
         if isinstance(part, SpatialTransformer):
             return call(part, h, self.context, hooks, place)
         if isinstance(part, TemporalTransformer):
-            return call(part, h, self.frames, hooks, place)
+            return call(part, h, self.frames, hooks, place, self.windows)
         return part(h, size) if isinstance(part, Upsample) else part(h)
 
 

@@ -13,11 +13,11 @@ from t2v_core.models.memory import peak_bytes
 from t2v_core.models.unet3d import UNet3D, UNet3DConfig
 
 
-def measured_peak(unet: UNet3D, frames: int, h: int, w: int) -> int:
+def measured_peak(unet: UNet3D, frames: int, h: int, w: int, **told) -> int:
     """Bytes alive at once at most, above those before the pass."""
     x, context = torch.randn(1, 4, frames, h, w), torch.randn(1, 7, unet.config.context_dim)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
-        unet(x, torch.tensor([500.0]), context)
+        unet(x, torch.tensor([500.0]), context, **told)
     alive = peak = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":

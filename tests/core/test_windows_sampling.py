@@ -28,7 +28,6 @@ from t2v_core.diffusion import (
     sigmas_for,
 )
 from t2v_core.diffusion.modifiers import noise_left
-from t2v_core.errors import T2VError
 from t2v_core.models import memory
 from t2v_core.models.compiled import CompiledParts
 from t2v_core.models.hooks import TemporalScale
@@ -266,11 +265,6 @@ def test_what_the_network_is_told_reaches_every_window():
 
     assert torch.equal(run(model(windows, Compiled(Parts()))), run(model(windows)))
     assert set(frames) == {6 * 7}
-
-
-def test_windows_of_the_attention_are_refused_where_they_are_not_known():
-    with pytest.raises(T2VError, match='where: .*choose "latents"'):
-        run(model(ContextWindows(7, 3, where="attention")))
 
 
 def test_windows_are_added_in_their_order_whatever_the_batches():

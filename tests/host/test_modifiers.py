@@ -288,6 +288,15 @@ def test_an_image_model_is_not_compiled(comfy):
         comfy.run(graph)
 
 
+@pytest.mark.usefixtures("stock_files")
+def test_an_image_model_has_no_attention_over_time_to_window(comfy):
+    graph = Graph()
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name="sd15.ckpt")
+    graph.add("ProbeTensor", value=modified(graph, loader, ("ContextWindows", {"where": "attention"})))
+    with pytest.raises(Failed, match="where: windows of the attention reach into a text-to-video model.*to latents"):
+        comfy.run(graph)
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("stock_files")
 def test_rows_for_each_frame_on_an_image_model(comfy):

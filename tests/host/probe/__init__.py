@@ -162,6 +162,21 @@ class ProbeOOM:
         return (model,)
 
 
+class ProbeHungry:
+    """A MODEL that is thought to need `factor` times Stable Diffusion's memory for each pixel."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "t2v_probe", "patch", ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "factor": ("FLOAT", {"max": 1e9})}}
+
+    def patch(self, model, factor):
+        model = model.clone()
+        model.add_object_patch("memory_usage_factor", factor)
+        return (model,)
+
+
 class ProbeControlNet:
     """A tiny ControlNet of ComfyUI's own class with random weights, for a UNet with these widths, finest first.
 
@@ -303,6 +318,6 @@ class ProbeScarce:
 
 
 NODES = [ProbeTensor, ProbeNoise, ProbeTap, ProbeSlow, ProbeOOM, ProbeControlNet, ProbeResiduals, ProbeSlowVAE]
-NODES += [ProbeScarce, ProbeModify, ProbeAudio, ProbeWindows, ProbeSliding]
+NODES += [ProbeScarce, ProbeHungry, ProbeModify, ProbeAudio, ProbeWindows, ProbeSliding]
 NODES += [ProbeImageModel]
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
