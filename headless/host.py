@@ -16,14 +16,17 @@ from einops import rearrange
 from torch import Tensor
 
 from ..nodes.host import BUNDLED, PARTS, VIDEO_FORMATS, Loaded, Sampling
+from ..nodes.long_noise import check_noise
 from ..t2v_core.checkpoints import BUNDLED_PATH, Entry, ModelFile, model_at, read_model
 from ..t2v_core.diffusion import (
     SAMPLERS,
     BoundSampler,
     NativeSize,
+    NoiseSeeds,
     VideoModel,
     prepare_noise,
     sample,
+    sample_with_free_init,
     sigmas_for,
 )
 from ..t2v_core.errors import CheckpointError, T2VError
@@ -130,16 +133,22 @@ class HeadlessHost:
         if noise is None:
             start = prepare_noise(latents.shape, seed, latent.get("batch_index"))
         else:
+            check_noise(noise, model.modifier(NoiseSeeds))
             start, seed = noise.generate_noise(latent), noise.seed
         sampler = BoundSampler(settings.sampler_name)
-        sigmas = sigmas_for(
-            settings.scheduler,
-            model.denoiser.noise_schedule,
-            settings.steps,
-            settings.denoise,
-            discard_penultimate=SAMPLERS[sampler.name].discards_penultimate,
-        )
-        report = self.progress(max(len(sigmas) - 1, 0), "Sampling")  # no sigmas at denoise 0
+        sigmas = [
+            sigmas_for(
+                each.scheduler,
+                model.denoiser.noise_schedule,
+                each.steps,
+                each.denoise,
+                discard_penultimate=SAMPLERS[sampler.name].discards_penultimate,
+            )
+            for each in settings.rounds()
+        ]
+        report = self.progress(sum(max(len(row) - 1, 0) for row in sigmas), "Sampling")  # no sigmas at denoise 0
+        texts = (_only_tensor(positive, "positive"), _only_tensor(negative, "negative"))
+        given = {"noise": start, "sampler": sampler, "cfg": settings.cfg, "seed": seed}
         steps = 0
 
         def stepped(step: int, *_: Any) -> None:
@@ -147,20 +156,11 @@ class HeadlessHost:
             steps = step + 1
             report(steps)
 
-        return sample(
-            model,
-            latents,
-            _only_tensor(positive, "positive"),
-            _only_tensor(negative, "negative"),
-            noise=start,
-            sampler=sampler,
-            sigmas=sigmas,
-            cfg=settings.cfg,
-            seed=seed,
-            batch_index=latent.get("batch_index"),
-            callback=stepped,
-            between=lambda done, total: report(steps, f"window {done} of {total}"),
-        )
+        given |= {"batch_index": latent.get("batch_index"), "callback": stepped}
+        given |= {"between": lambda done, total: report(steps, f"window {done} of {total}")}
+        if settings.free_init is None:
+            return sample(model, latents, *texts, sigmas=sigmas[0], **given)
+        return sample_with_free_init(model, latents, *texts, sigmas=sigmas, free_init=settings.free_init, **given)
 
     def sampler(self, bound: BoundSampler) -> BoundSampler:
         return bound

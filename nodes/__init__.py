@@ -4,9 +4,11 @@ from .compile import T2VCompile
 from .decode_and_save import T2VDecodeAndSave, T2VPreviewVideo
 from .encode import T2VEncode
 from .frame_rate import T2VModelFps
+from .free_init import T2VFreeInit
 from .latent import T2VEmptyLatent, T2VUpscaleLatent
 from .load import T2VLoadModel
 from .load_video import T2VLoadVideo, T2VLoadVideoLatent
+from .long_noise import T2VLongNoise
 from .lora import T2VLoadLora
 from .sample import T2VSampler, T2VSamplerSelect
 from .schedule import T2VPromptSchedule, T2VScheduleInspect, T2VValueSchedule
@@ -41,6 +43,8 @@ NODES = [
     T2VLoadVideoLatent,
     T2VContextWindows,
     T2VWindowsPreview,
+    T2VLongNoise,
+    T2VFreeInit,
 ]
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

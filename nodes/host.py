@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ from ..t2v_core.errors import T2VError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..t2v_core.diffusion import BoundSampler, NativeSize
+    from ..t2v_core.diffusion import BoundSampler, FreeInit, NativeSize
     from ..t2v_core.lora import Lora
 
 BUNDLED = "bundled"
@@ -44,7 +44,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The numbers of one sampling run, with the meaning ComfyUI's KSampler gives them."""
+    """The numbers of one sampling run, with the meaning ComfyUI's KSampler gives them.
+
+    With `free_init` the clip is sampled in its rounds, each a run of its own.
+    """
 
     seed: int
     steps: int
@@ -52,6 +55,13 @@ class Sampling:
     sampler_name: str
     scheduler: str
     denoise: float
+    free_init: FreeInit | None = None
+
+    def rounds(self) -> list[Sampling]:
+        """The numbers of each round, one without FreeInit: they differ in their steps."""
+        if self.free_init is None:
+            return [self]
+        return [replace(self, steps=steps) for steps in self.free_init.steps(self.steps)]
 
 
 class Host(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..t2v_core.diffusion import SAMPLERS, SCHEDULERS, BoundSampler, GuidanceRescale, NetworkScale
 from ..t2v_core.diffusion.samplers import OWN_ETA
 from . import host
-from .sockets import check_conditioning, latents_of
+from .sockets import check_conditioning, check_free_init, latents_of
 
 
 class T2VSampler:
@@ -96,6 +96,10 @@ class T2VSampler:
             },
             "optional": {
                 "noise": ("NOISE", {"tooltip": "Noise to start from instead of the seed's."}),
+                "free_init": (
+                    "T2V_FREE_INIT",
+                    {"tooltip": "Rounds of sampling, from T2V FreeInit: for an empty latent_image and denoise 1."},
+                ),
             },
         }
 
@@ -113,16 +117,18 @@ class T2VSampler:
         denoise,
         guidance_rescale,
         noise=None,
+        free_init=None,
     ):
         frames = latents_of(latent_image, "latent_image").shape[0]
         check_conditioning(positive, frames, "positive")
         check_conditioning(negative, frames, "negative")
+        check_free_init(free_init, denoise)
         running = host.current()
         if guidance_rescale > 0:
             model = running.patch(model, GuidanceRescale(guidance_rescale))
         if scheduler in SCHEDULERS and SCHEDULERS[scheduler].network_scale:
             model = running.patch(model, NetworkScale())
-        settings = host.Sampling(seed, steps, cfg, sampler_name, scheduler, denoise)
+        settings = host.Sampling(seed, steps, cfg, sampler_name, scheduler, denoise, free_init)
         samples = running.sample(model, positive, negative, latent_image, settings, noise)
         return ({**latent_image, "samples": samples},)
 

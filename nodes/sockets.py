@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..t2v_core.diffusion import FreeInit
 from ..t2v_core.errors import T2VError
 
 
@@ -40,6 +41,16 @@ def check_conditioning(conditioning: Any, frames: int, name: str) -> None:
                 f"{name}: the conditioning has {cond.shape[0]} rows and the latent {frames} frames; "
                 f"it takes 1 row for the whole clip or {frames}, one for each frame"
             )
+
+
+def check_free_init(free_init: Any, denoise: float) -> None:
+    """T2V_FREE_INIT is T2V FreeInit's alone, and goes with denoise 1: what is left of a latent would not be renewed."""
+    if free_init is None:
+        return
+    if not isinstance(free_init, FreeInit):
+        raise T2VError("free_init: not what T2V FreeInit gives; connect its output")
+    if denoise != 1.0:
+        raise T2VError(f"free_init: FreeInit makes clips out of noise alone, so denoise must be 1; it is {denoise:g}")
 
 
 def check_images(images: Any, name: str, alpha: bool = False) -> None:

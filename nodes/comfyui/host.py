@@ -16,12 +16,13 @@ from comfy.cli_args import args
 from torch import Tensor
 
 from ...t2v_core.checkpoints import ModelFile, read_model
-from ...t2v_core.diffusion import BoundSampler, NativeSize
+from ...t2v_core.diffusion import BoundSampler, NativeSize, NoiseSeeds
 from ...t2v_core.errors import T2VError
 from ...t2v_core.lora import Lora
 from ..host import PARTS, Loaded, Sampling
+from ..long_noise import check_noise
 from . import clip as clips
-from . import compat, decoding, files, inputs, lora_files, modifiers, public, running, sampling
+from . import compat, decoding, files, free_init, inputs, lora_files, modifiers, public, running, sampling
 from . import lora as loras
 from . import model as models
 from .vae import ComfyVAE
@@ -82,22 +83,32 @@ class ComfyHost:
         if noise is None:
             start = comfy.sample.prepare_noise(latents, seed, latent.get("batch_index"))
         else:
+            check_noise(noise, modifiers.patched_with(model, NoiseSeeds))
             start, seed = noise.generate_noise({**latent, "samples": latents}), noise.seed
-        sigmas = sampling.sigmas(model, settings)
-        return comfy.sample.sample_custom(
-            model,
-            start,
-            settings.cfg,
-            sampling.sampler(BoundSampler(settings.sampler_name)),
-            sigmas,
-            positive,
-            negative,
-            latents,
-            noise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, max(len(sigmas) - 1, 0)),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        sigmas = [sampling.sigmas(model, each) for each in settings.rounds()]
+        steps = [max(len(row) - 1, 0) for row in sigmas]
+        show = latent_preview.prepare_callback(model, sum(steps))
+
+        def run(model: Any, number: int, noise: Tensor, seed: int) -> Tensor:
+            before = sum(steps[:number])
+            return comfy.sample.sample_custom(
+                model,
+                noise,
+                settings.cfg,
+                sampling.sampler(BoundSampler(settings.sampler_name)),
+                sigmas[number],
+                positive,
+                negative,
+                latents,
+                noise_mask=latent.get("noise_mask"),
+                callback=lambda step, x0, x, _: show(before + step, x0, x, sum(steps)),
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=seed,
+            )
+
+        if settings.free_init is None:
+            return run(model, 0, start, seed)
+        return free_init.sample(settings.free_init, model, latents, start, seed, latent.get("batch_index"), run)
 
     def sampler(self, bound: BoundSampler) -> Any:
         return sampling.sampler(bound)

@@ -61,6 +61,14 @@ def patched_with(model: Any, kind: type) -> Any | None:
     return model.get_attachment(_key(kind))
 
 
+def without_seeds(model: Any) -> Any:
+    """A clone of the MODEL that starts from the noise it is given, `NoiseSeeds` or not."""
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _key(NoiseSeeds))
+    model.remove_attachments(_key(NoiseSeeds))
+    return model
+
+
 def check(modifier: PerFrame, latents: Tensor) -> None:
     """Raises T2VError unless the modifier fits these latents, `[f, c, h, w]`."""
     if latents.ndim != 4:

@@ -119,8 +119,11 @@ class VideoModel:
 
     def patched(self, modifier: object) -> VideoModel:
         """A copy with the modifier added, in place of an earlier one of its kind; the model itself is unchanged."""
-        others = tuple(m for m in self.modifiers if type(m) is not type(modifier))
-        return replace(self, modifiers=(*others, modifier))
+        return replace(self, modifiers=(*self.without(type(modifier)).modifiers, modifier))
+
+    def without(self, kind: type) -> VideoModel:
+        """A copy without its modifier of this kind, if it has one."""
+        return replace(self, modifiers=tuple(m for m in self.modifiers if type(m) is not kind))
 
     def modifier(self, kind: type[Modifier]) -> Modifier | None:
         """The modifier of this kind, or None."""

@@ -27,22 +27,34 @@ def prepare_noise(latents_shape: Sequence[int], seed: int, batch_index: Sequence
     Raises T2VError for a shape, seed or batch_index out of range.
     """
     shape = tuple(latents_shape)
-    if len(shape) != 4 or min(shape) < 1:
-        raise T2VError(f"noise is drawn for latents [frames, channels, h, w], each at least 1; got {list(shape)}")
-    generator = _generator(seed)
+    indices = frame_numbers(shape, batch_index)
+    generator = generator_for(seed)
     if batch_index is None:
         return torch.randn(shape, generator=generator)
-    indices = [int(i) for i in batch_index]
-    if len(indices) != shape[0]:
-        raise T2VError(f"batch_index names {len(indices)} frames and the latents hold {shape[0]}; they must agree")
-    if min(indices) < 0:
-        raise T2VError(f"batch_index holds {min(indices)}; frame numbers start at 0")
     wanted, frames = set(indices), {}
     for i in range(max(indices) + 1):
         frame = torch.randn((1, *shape[1:]), generator=generator)  # drawn even if unwanted: the next ones depend on it
         if i in wanted:
             frames[i] = frame
     return torch.cat([frames[i] for i in indices])
+
+
+def frame_numbers(latents_shape: Sequence[int], batch_index: Sequence[int] | None = None) -> list[int]:
+    """Which frame of a long clip each of the latents' frames is: `batch_index`, or 0, 1, 2 ... without one.
+
+    Raises T2VError for a shape or batch_index out of range; see `prepare_noise`.
+    """
+    shape = tuple(latents_shape)
+    if len(shape) != 4 or min(shape) < 1:
+        raise T2VError(f"noise is drawn for latents [frames, channels, h, w], each at least 1; got {list(shape)}")
+    if batch_index is None:
+        return list(range(shape[0]))
+    indices = [int(i) for i in batch_index]
+    if len(indices) != shape[0]:
+        raise T2VError(f"batch_index names {len(indices)} frames and the latents hold {shape[0]}; they must agree")
+    if min(indices) < 0:
+        raise T2VError(f"batch_index holds {min(indices)}; frame numbers start at 0")
+    return indices
 
 
 def step_noise(kind: NoiseKind, x: Tensor, seed: int) -> NoiseSource | None:
@@ -61,7 +73,7 @@ def noise_source(x: Tensor, seed: int) -> NoiseSource:
     Drawn from seed + 1, as ComfyUI has come to do on the CPU: from the seed itself, the first draw would repeat the
     noise the clip started from, and the sampler would add to that noise instead of replacing it.
     """
-    generator = _generator(seed, offset=1)
+    generator = generator_for(seed, offset=1)
     return lambda sigma, sigma_next: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
 
 
@@ -115,7 +127,8 @@ class BrownianNoise:
         return self._ahead[sigma]
 
 
-def _generator(seed: int, offset: int = 0) -> torch.Generator:
+def generator_for(seed: int, offset: int = 0) -> torch.Generator:
+    """A seed's random numbers; another offset gives others. Raises T2VError for a seed out of range."""
     if not 0 <= seed < SEED_COUNT:
         raise T2VError(f"seed is {seed}; it goes from 0 to {SEED_COUNT - 1}")
     return torch.Generator("cpu").manual_seed((seed + offset) % SEED_COUNT)

@@ -198,3 +198,21 @@ def random_core(models: Path) -> Core:
     folder = models / "text2video"
     folder.mkdir(exist_ok=True)
     return Core(read_model(save_unet(unet, folder / RANDOM_UNET, "modelscope")).video_model(torch.float32))
+
+
+VIDEOCRAFTER = "videocrafter.safetensors"
+
+
+@cache
+def videocrafter(models: Path) -> Core:
+    """A network of VideoCrafter2's kind with random weights that reads the bundled model's texts, and its file."""
+    torch.manual_seed(0)
+    sizes = {"widths": (32, 64), "attention": (True, False), "blocks_per_level": 1, "head_dim": 32, "input_heads": 1}
+    unet = UNet3D(UNet3DConfig(**sizes, context_dim=96, fps_embedding=True))
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if parameter.ndim > 1 and (".attn" in name or name.startswith("fps_embedding")):
+                parameter *= 2  # or texts and frame rate would matter little
+    folder = models / "text2video"
+    folder.mkdir(exist_ok=True)
+    return Core(read_model(save_unet(unet, folder / VIDEOCRAFTER, "videocrafter")).video_model(torch.float32))

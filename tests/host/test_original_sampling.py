@@ -4,37 +4,31 @@ stock KSampler obeys too. Each clip is what the core makes of the same file."""
 from __future__ import annotations
 
 import json
-from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from prompts import Failed
-from table import CFG, CHANGED, EQUAL, FRAMES, SEED, Clip, Core, core, nothing, relative_error
+from table import (
+    CFG,
+    CHANGED,
+    EQUAL,
+    FRAMES,
+    SEED,
+    VIDEOCRAFTER,
+    Clip,
+    Core,
+    core,
+    nothing,
+    relative_error,
+    videocrafter,
+)
 from torch import Tensor
 
-from t2v_core.checkpoints import read_model, save_unet
 from t2v_core.diffusion import FrameRate, NetworkScale, StrengthSchedule, prepare_noise, sample, sigmas_for
-from t2v_core.models.unet3d import UNet3D, UNet3DConfig
 
-VIDEOCRAFTER, STEPS = "videocrafter.safetensors", 5
+STEPS = 5
 PLAIN = {"steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 ORIGINAL = {**PLAIN, "sampler_name": "ddim", "scheduler": "ddim_original"}
-
-
-@cache
-def videocrafter(models: Path) -> Core:
-    """A network of VideoCrafter2's kind with random weights that reads the bundled model's texts, and its file."""
-    torch.manual_seed(0)
-    sizes = {"widths": (32, 64), "attention": (True, False), "blocks_per_level": 1, "head_dim": 32, "input_heads": 1}
-    unet = UNet3D(UNet3DConfig(**sizes, context_dim=96, fps_embedding=True))
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if parameter.ndim > 1 and (".attn" in name or name.startswith("fps_embedding")):
-                parameter *= 2  # or texts and frame rate would matter little
-    folder = models / "text2video"
-    folder.mkdir(exist_ok=True)
-    return Core(read_model(save_unet(unet, folder / VIDEOCRAFTER, "videocrafter")).video_model(torch.float32))
 
 
 def in_core(of: Core, settings: dict, *modifiers: object, latents: Tensor | None = None) -> Tensor:
