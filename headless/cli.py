@@ -1,4 +1,4 @@
-"""The command line: run, validate, list, show schedules and videos. `python -m headless --help` is its manual."""
+"""The command line: run, validate, list, show schedules, runs and videos. `python -m headless --help` is its manual."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from ..nodes.host import use
 from ..t2v_core.errors import GraphError, T2VError
-from . import overrides, probe, schedule
+from . import overrides, probe, runs, schedule
 from .execute import execute
 from .graph import Graph, read_graph
 from .host import INPUTS, HeadlessHost
@@ -75,8 +75,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m headless",
-        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI. Shows schedules "
-        "and what is in a video.",
+        description="Runs ComfyUI workflow files (API format) with the T2V nodes, without ComfyUI. Shows schedules, "
+        "runs that were cut off, and what is in a video.",
         epilog=EXIT_CODES,
     )
     parser.set_defaults(debug=False, quiet=False, progress=False)
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_file_options(run)
     run.add_argument("--out", metavar="DIR", type=_writable, default=OUTPUT, help="where files go (default: output)")
     run.add_argument("--disable-metadata", action="store_true", help="write no prompt and no workflow into the files")
+    runs.add_options(run)
     shows = run.add_mutually_exclusive_group()
     shows.add_argument("--quiet", action="store_true", help="show no progress")
     shows.add_argument("--progress", action="store_true", help="draw the progress bar even where stderr is no terminal")
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_input_option(nodes)
 
     schedule.add(commands)
+    runs.add(commands)
     probe.add(commands)
     return parser
 
@@ -159,7 +161,8 @@ def _folder(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> int:
-    host = HeadlessHost(options.models, options.out, progress, not options.disable_metadata, options.input)
+    metadata, kept = not options.disable_metadata, runs.chosen(options, progress)
+    host = HeadlessHost(options.models, options.out, progress, metadata, options.input, kept)
     use(host)
     graph = _checked_graph(options)
     for _, shown in execute(graph, NODE_CLASS_MAPPINGS):

@@ -179,9 +179,7 @@ def _unsound(document: Any) -> Iterator[tuple[list[str], str]]:
                 yield keys, f"the key {shown(key)} is given twice"
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         # Of plain values only those with something to say: a path for every number of a long list is a lot of memory.
-        stack.extend(
-            (keys + [str(key)], child) for key, child in children if isinstance(child, (dict, list, float))
-        )
+        stack.extend((keys + [str(key)], child) for key, child in children if isinstance(child, (dict, list, float)))
 
 
 def _trail(keys: list[str]) -> str:

@@ -25,7 +25,6 @@ from ..t2v_core.diffusion import (
     NoiseSeeds,
     VideoModel,
     prepare_noise,
-    sample,
     sample_with_free_init,
     sigmas_for,
 )
@@ -35,6 +34,7 @@ from ..t2v_core.models.autoencoder import Autoencoder
 from ..t2v_core.models.memory import free_bytes, peak_bytes
 from ..t2v_core.models.tiled import decode_tiled
 from ..t2v_core.models.unet3d import UNet3D
+from ..t2v_core.runs import RunsFolder, sample_kept
 from ..t2v_core.text import PromptEncoder
 from ..t2v_core.video.reading.inputs import EXTENSIONS, inside, videos_in
 from . import public_text, public_vae
@@ -60,14 +60,24 @@ class HeadlessHost:
     inputs: the folder of the videos that can be loaded; it need not exist.
     output: the folder below which files are written; made with the first of them.
     metadata: whether prompt and workflow go into the files.
+    runs: where sampling is kept, so that it can go on after a kill; None keeps nothing.
     """
 
-    def __init__(self, models: Path, output: Path, progress: Progress, metadata: bool = True, inputs: Path = INPUTS):
+    def __init__(
+        self,
+        models: Path,
+        output: Path,
+        progress: Progress,
+        metadata: bool = True,
+        inputs: Path = INPUTS,
+        runs: RunsFolder | None = None,
+    ):
         self._folder = ModelsFolder(models)
         self._output = output
         self._inputs = inputs
         self._progress = progress
         self._metadata = metadata
+        self._runs = runs
 
     def model_names(self) -> list[str]:
         return list(self._models())
@@ -147,8 +157,6 @@ class HeadlessHost:
             for each in settings.rounds()
         ]
         report = self.progress(sum(max(len(row) - 1, 0) for row in sigmas), "Sampling")  # no sigmas at denoise 0
-        texts = (_only_tensor(positive, "positive"), _only_tensor(negative, "negative"))
-        given = {"noise": start, "sampler": sampler, "cfg": settings.cfg, "seed": seed}
         steps = 0
 
         def stepped(step: int, *_: Any) -> None:
@@ -156,11 +164,17 @@ class HeadlessHost:
             steps = step + 1
             report(steps)
 
-        given |= {"batch_index": latent.get("batch_index"), "callback": stepped}
-        given |= {"between": lambda done, total: report(steps, f"window {done} of {total}")}
+        told = {"callback": stepped, "between": lambda done, total: report(steps, f"window {done} of {total}")}
+
+        def keeping(*clip: Any, callback: Callable, between: Callable, **given: Any) -> Tensor:
+            return sample_kept(self._runs, *clip, **given, told={"callback": callback, "between": between})
+
+        clip = (model, latents, _only_tensor(positive, "positive"), _only_tensor(negative, "negative"))
+        given = {"noise": start, "sampler": sampler, "cfg": settings.cfg, "seed": seed}
+        given |= {"batch_index": latent.get("batch_index"), **told}
         if settings.free_init is None:
-            return sample(model, latents, *texts, sigmas=sigmas[0], **given)
-        return sample_with_free_init(model, latents, *texts, sigmas=sigmas, free_init=settings.free_init, **given)
+            return keeping(*clip, sigmas=sigmas[0], **given)
+        return sample_with_free_init(*clip, sigmas=sigmas, free_init=settings.free_init, sample=keeping, **given)
 
     def sampler(self, bound: BoundSampler) -> BoundSampler:
         return bound

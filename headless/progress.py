@@ -45,6 +45,13 @@ class Progress:
             self._show(0, total, label, "", (0.0, 0.0))
         return report
 
+    def note(self, text: str) -> None:
+        """A line beside the steps."""
+        self.close()
+        if self._style != "none":
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
     def close(self) -> None:
         """Ends the line of a bar that stopped half-way, so that what is printed next starts on its own line."""
         if self._drawn:

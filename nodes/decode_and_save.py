@@ -16,6 +16,7 @@ from .latent import PIXELS_PER_LATENT
 from .sockets import check_images, check_part, latents_of
 from .video import FRAMES_PER_BATCH, LATENTS
 
+BACKWARD = 64  # frames' latents that are turned round at once: they may be mapped from a file larger than the memory
 SMALLEST_TILE, LARGEST_TILE = 64, 4096
 PREVIEW_FORMAT = "h264-mp4"
 PREVIEW_OPTIONS = VideoOptions(crf=20, preset="ultrafast")  # larger than a saved file as good, and there at once
@@ -157,8 +158,10 @@ class _Decoded:
         return host.current().decode_frames(self.vae, self.latents, self.frames_per_batch, self.tile_size)
 
     def __reversed__(self) -> Iterator[Tensor]:
-        backward = self.latents.flip(0)
-        return host.current().decode_frames(self.vae, backward, self.frames_per_batch, self.tile_size)
+        at_once = max(self.frames_per_batch, BACKWARD)
+        for end in range(len(self.latents), 0, -at_once):
+            backward = self.latents[max(0, end - at_once) : end].flip(0)
+            yield from host.current().decode_frames(self.vae, backward, self.frames_per_batch, self.tile_size)
 
 
 def _tile_error(tile_size: int | None) -> str | None:

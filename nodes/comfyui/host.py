@@ -90,12 +90,12 @@ class ComfyHost:
         show = latent_preview.prepare_callback(model, sum(steps))
 
         def run(model: Any, number: int, noise: Tensor, seed: int) -> Tensor:
-            before = sum(steps[:number])
-            return comfy.sample.sample_custom(
+            before, kept = sum(steps[:number]), []
+            samples = comfy.sample.sample_custom(
                 model,
                 noise,
                 settings.cfg,
-                sampling.sampler(BoundSampler(settings.sampler_name)),
+                sampling.sampler(BoundSampler(settings.sampler_name), kept.append),
                 sigmas[number],
                 positive,
                 negative,
@@ -105,6 +105,7 @@ class ComfyHost:
                 disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
                 seed=seed,
             )
+            return kept[-1].deliver(samples) if kept else samples
 
         if settings.free_init is None:
             return run(model, 0, start, seed)

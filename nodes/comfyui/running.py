@@ -21,6 +21,24 @@ def prompt_with(node_id: str | None) -> dict[str, Any] | None:
     return found[0] if len(found) == 1 else None
 
 
+def executing() -> dict[str, Any] | None:
+    """The nodes of the prompt that decide what the node at work is given, and that node: class and inputs by their ids.
+    None where that cannot be told."""
+    context = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", lambda: None)()
+    prompt = None if context is None else prompt_with(context.node_id)
+    if prompt is None:
+        return None
+    found, waiting = {}, [context.node_id]
+    while waiting:
+        node_id = waiting.pop()
+        if node_id in found or node_id not in prompt:
+            continue
+        inputs = prompt[node_id].get("inputs", {})
+        found[node_id] = prompt[node_id].get("class_type"), inputs
+        waiting += [value[0] for value in inputs.values() if isinstance(value, list) and len(value) == 2]
+    return found
+
+
 def _running() -> list[dict[str, Any]]:
     server = next((sys.modules[name] for name in SERVERS if name in sys.modules), None)
     instance = getattr(getattr(server, "PromptServer", None), "instance", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.model_sampling
@@ -12,14 +14,19 @@ from tqdm.auto import tqdm
 
 from ...t2v_core.diffusion import SAMPLERS, BoundSampler, NoiseSchedule, NoiseSource, sigmas_for, step_noise
 from ...t2v_core.errors import T2VError
+from ...t2v_core.runs import KeptRun
 from ..host import Sampling
+from . import runs
 
 # Stable Diffusion's DDIM kept a masked area by noise that is not the start's; ComfyUI does so under that name.
 INPAINT = {"ddim": {"random": True}}
 
 
-def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
-    """A SAMPLER for any of ComfyUI's nodes, and for `comfy.sample.sample_custom`."""
+def sampler(bound: BoundSampler, on_kept: Callable[[KeptRun], None] | None = None) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER for any of ComfyUI's nodes, and for `comfy.sample.sample_custom`.
+
+    on_kept: given a run that has ended, if it was one of those that are kept on disk.
+    """
 
     def run(model, x, sigmas, extra_args=None, callback=None, disable=None):
         if len(sigmas) < 2:
@@ -40,8 +47,12 @@ def sampler(bound: BoundSampler) -> comfy.samplers.KSAMPLER:
 
             fresh = {"noise": _noise(bound, x, sigmas, extra_args.get("seed"))}
             fresh["unscaled"] = getattr(model_sampling, "unscaled", None)
-            x = bound(denoise, x, sigmas, **fresh, callback=report)
+            kept = runs.opened(bound, model, x, sigmas, extra_args)
+            with kept or nullcontext():
+                x = bound(denoise, x, sigmas, **fresh, callback=report, keeper=kept)
             bar.update(bar.total - bar.n)
+        if kept is not None and on_kept is not None:
+            on_kept(kept)
         return x
 
     return comfy.samplers.KSAMPLER(run, inpaint_options=INPAINT.get(bound.name, {}))

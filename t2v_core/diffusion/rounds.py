@@ -15,7 +15,7 @@ from .free_init import FreeInit, mix, noised
 from .model import VideoModel
 from .modifiers import NoiseSeeds, StrengthSchedule
 from .noise import SEED_COUNT, frame_numbers, generator_for, prepare_noise
-from .sample import sample
+from .sample import sample as sample_once
 from .samplers import BoundSampler, Callback
 from .windowed import Between
 
@@ -38,12 +38,14 @@ def sample_with_free_init(
     batch_index: Sequence[int] | None = None,
     callback: Callback | None = None,
     between: Between | None = None,
+    sample: Callable[..., Tensor] = sample_once,
 ) -> Tensor:
     """`sample` with FreeInit; what is not said here is as there.
 
     latents: all 0, for FreeInit begins with noise alone.
     sigmas: those of each round, for as many steps as `free_init.steps` says.
     callback: as in `sample`, and steps are counted on from round to round.
+    sample: makes a round, called as the library's is.
 
     Raises T2VError for what `sample` refuses, and for what `check_start` does.
     """

@@ -24,7 +24,7 @@ from .model import Compiled, GuidanceRescale, NetworkScale, VideoModel
 from .modifiers import GuidanceSchedule, NoiseSeeds, PerFrame, StrengthSchedule, TemporalStrength, noise_left
 from .noise import prepare_noise, step_noise
 from .noise_schedule import NoiseSchedule
-from .samplers import BoundSampler, Callback, Denoise
+from .samplers import BoundSampler, Callback, Denoise, Keeper
 from .windowed import Between, Windowed
 
 LATENT_CHANNELS = 4
@@ -45,6 +45,7 @@ def sample(
     batch_index: Sequence[int] | None = None,
     callback: Callback | None = None,
     between: Between | None = None,
+    keeper: Keeper | None = None,
 ) -> Tensor:
     """Denoise one clip, doing what ComfyUI does around a sampler.
 
@@ -58,6 +59,7 @@ def sample(
         times `model.latent_scale`); raising from it cancels.
     between: `(done, total)` after each batch of windows, for a model with `ContextWindows` whose windows the clip is
         longer than: how many of the clip's windows have run under one text; raising from it cancels.
+    keeper: keeps the run's state and has the one to go on from; it must be that of a run with the same arguments.
 
     Returns latents `[f, 4, h, w]`, fp32, unscaled, on `latents`' device; the work is done on the network's.
     Raises T2VError, before any work, for shapes that do not fit, numbers that are not finite, unknown names.
@@ -68,7 +70,7 @@ def sample(
         if isinstance(modifier, PerFrame):
             modifier.check(len(latents))
     device = model.denoiser.device
-    denoise = _clip_denoiser(model, latents.shape, cond, uncond, cfg, between)
+    denoise = _clip_denoiser(model, latents.shape, cond, uncond, cfg, between, keeper)
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
@@ -82,7 +84,7 @@ def sample(
         denoise = _keeping(denoise, strength, noise_schedule, start, noise, sigmas[0])
     x = noisy(start, noise, sigmas[0], noise_schedule)
     fresh = {"noise": step_noise(bound.noise, x, seed), "unscaled": noise_schedule.unscaled}
-    x = bound(denoise, x, sigmas, **fresh, callback=callback)
+    x = bound(denoise, x, sigmas, **fresh, callback=callback, keeper=keeper)
     if network_scale:
         x = x / noise_schedule.x_scale(sigmas[-1])
     result = (x.float() / model.latent_scale).to(latents.device)
@@ -165,10 +167,17 @@ def _told(model: VideoModel, frames: Sequence[int] | None = None) -> Denoiser:
     return Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
 
 
-def _under_one_text(model: VideoModel, shape: Sequence[int], between: Between | None) -> tuple[CondDenoise, bool]:
+def _under_one_text(
+    model: VideoModel, shape: Sequence[int], between: Between | None, keeper: Keeper | None
+) -> tuple[CondDenoise, bool]:
     """The model as guidance calls it for a clip `[f, c, h, w]`, and whether it must do so for each text apart."""
     windows, network = model.modifier(ContextWindows), model.denoiser.network
     measured, (frames, _, h, w) = isinstance(network, UNet3D), shape
+
+    def settled(name: str, value: int) -> int:
+        """What the free memory decides, for all of a run that is kept: results depend on it by a rounding."""
+        return value if keeper is None else keeper.settled(name, value)
+
     if windows is None or not windows.applies(frames):
         one_text = _told(model)
     elif windows.where == "attention":
@@ -176,8 +185,9 @@ def _under_one_text(model: VideoModel, shape: Sequence[int], between: Between | 
         one_text = AttentionWindowed(windows, _told(model))
     else:
         at_once = clips_at_once(network, windows.length, h, w, MOST_AT_ONCE) if measured else MOST_AT_ONCE
+        at_once = settled("at_once", at_once)
         return Windowed(windows, partial(_told, model), model.denoiser.noise_schedule, at_once, between), True
-    return one_text, measured and not fits(network, 2 * frames, h, w)
+    return one_text, bool(settled("apart", measured and not fits(network, 2 * frames, h, w)))
 
 
 def _clip_denoiser(
@@ -187,6 +197,7 @@ def _clip_denoiser(
     uncond: Tensor | None,
     cfg: float,
     between: Between | None,
+    keeper: Keeper | None,
 ) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
     rescale, guidance = model.modifier(GuidanceRescale), model.modifier(GuidanceSchedule)
@@ -201,7 +212,7 @@ def _clip_denoiser(
         def scale(sigma: Tensor) -> float | tuple[float, ...]:
             return guidance.scales(cfg, noise_left(model.denoiser.noise_schedule, sigma))
 
-    one_text, apart = _under_one_text(model, shape, between)
+    one_text, apart = _under_one_text(model, shape, between, keeper)
     if not isinstance(one_text, Windowed):  # which takes to the device what its windows need
         cond, uncond = (text if text is None else text.to(model.denoiser.device) for text in (cond, uncond))
     denoise = guide(one_text, cond, uncond, scale, rescale.multiplier if rescale else 0.0, apart)

@@ -242,9 +242,9 @@ def test_change_after_a_block_goes_on_and_into_its_skip_as_in_diffusers(small):
 
     handles = [
         reference.conv_in.register_forward_hook(lambda module, args, out: out + at_conv),
-        reference.down_blocks[0].temp_attentions[0].register_forward_hook(
-            lambda module, args, out: (out[0] + at_block,)
-        ),
+        reference.down_blocks[0]
+        .temp_attentions[0]
+        .register_forward_hook(lambda module, args, out: (out[0] + at_block,)),
     ]
     theirs = reference(x, t, context).sample
     for handle in handles:

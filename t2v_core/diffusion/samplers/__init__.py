@@ -1,20 +1,22 @@
 """Samplers: how to walk x from the first sigma to the last. Adding one is one function and one row of `SAMPLERS`.
 
-Every sampler is `(denoise, x, sigmas, *, callback) -> x`; one that adds noise also takes `noise`, and `eta` where the
-amount can be chosen. It knows nothing of text, video or guidance: x has any shape, `denoise(x, sigma)` returns
-D(x; sigma), its estimate of x0. All work in the variance-exploding scale of Karras et al. (arXiv 2206.00364):
-x = x0 + sigma * noise.
+Every sampler is one step, `(denoise, x, step, kept) -> (x, kept)`: `Step` says where it goes from and to, and `Kept` is
+what the sampler remembers of the steps before, empty at the first and where it has no memory. `walk` takes the steps.
+A sampler knows nothing of text, video or guidance: x has any shape, `denoise(x, sigma)` returns D(x; sigma), its
+estimate of x0, and is called with the step's own x and sigma first. All work in the variance-exploding scale of
+Karras et al. (arXiv 2206.00364): x = x0 + sigma * noise.
 
   sigmas    `[n + 1]`, descending, above 0 except the last; one step per pair
   noise     `(sigma, sigma_next) -> Tensor`, unit-variance noise of x's shape for that step
   unscaled  `sigma -> Tensor`, for models whose sigma is not that of alpha_bar: `NoiseSchedule.unscaled`
+  eta       how much of it, where that can be chosen
   callback  `(step, x, sigma, denoised)`, once a step as soon as its first estimate is known; raising cancels
+  keeper    keeps the state after each step, so that a walk cut off can go on: see `walk`
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,10 +24,11 @@ from torch import Tensor
 
 from ...errors import T2VError
 from .ancestral import ddim, euler_ancestral, lcm
-from .common import Callback, Denoise, NoiseSource, Unscaled
+from .common import Callback, Denoise, Kept, NoiseSource, Step, StepFunction, Unscaled
 from .dpm_solver import dpmpp_2m, dpmpp_2m_sde, dpmpp_sde
 from .ode import euler, heun
 from .unipc import uni_pc, uni_pc_bh2
+from .walk import Keeper, State, walk
 
 __all__ = [
     "OWN_ETA",
@@ -33,9 +36,13 @@ __all__ = [
     "BoundSampler",
     "Callback",
     "Denoise",
+    "Keeper",
+    "Kept",
     "NoiseKind",
     "NoiseSource",
     "Sampler",
+    "State",
+    "Step",
     "Unscaled",
 ]
 
@@ -48,14 +55,14 @@ NoiseKind = Literal["none", "independent", "brownian"]
 class Sampler:
     """A row of `SAMPLERS`, callable with the same arguments for every sampler.
 
-    function: the sampler.
+    function: the sampler's step.
     noise: which it adds: "none", "independent" (each call draws anew) or "brownian" (the increments of one Brownian
         path in sigma, divided by the root of their length: calls for overlapping steps agree with each other).
     eta: how much unless told otherwise; None for a sampler that adds none or always the same.
     discards_penultimate: whether KSampler asks the scheduler for one step more and leaves out the last sigma above 0.
     """
 
-    function: Callable[..., Tensor]
+    function: StepFunction
     noise: NoiseKind = "none"
     eta: float | None = None
     discards_penultimate: bool = False
@@ -70,20 +77,18 @@ class Sampler:
         eta: float = OWN_ETA,
         unscaled: Unscaled | None = None,
         callback: Callback | None = None,
+        keeper: Keeper | None = None,
     ) -> Tensor:
         """Run it. eta -1 means the sampler's own. One that adds no noise ignores noise, one without eta ignores eta,
         and unscaled is for those with an eta whose noise is independent."""
         if self.noise == "none":
-            return self.function(denoise, x, sigmas, callback=callback)
+            return walk(self.function, denoise, x, Step(sigmas, 0), callback, keeper)
         if self.eta is not None and eta == OWN_ETA:
             eta = self.eta
         if noise is None and (self.eta is None or eta > 0):
             amount = "" if self.eta is None else f" with eta {eta}"
             raise T2VError(f"{self.function.__name__}{amount} adds noise at each step and was given no noise source")
-        chosen = {} if self.eta is None else {"eta": eta}
-        if chosen and self.noise == "independent":
-            chosen["unscaled"] = unscaled
-        return self.function(denoise, x, sigmas, noise=noise, callback=callback, **chosen)
+        return walk(self.function, denoise, x, Step(sigmas, 0, noise, eta, unscaled), callback, keeper)
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -141,7 +146,8 @@ class BoundSampler:
         noise: NoiseSource | None = None,
         unscaled: Unscaled | None = None,
         callback: Callback | None = None,
+        keeper: Keeper | None = None,
     ) -> Tensor:
         """Walk x down the sigmas."""
         row = SAMPLERS[self.name]
-        return row(denoise, x, sigmas, noise=noise, eta=self.eta, unscaled=unscaled, callback=callback)
+        return row(denoise, x, sigmas, noise=noise, eta=self.eta, unscaled=unscaled, callback=callback, keeper=keeper)

@@ -2,83 +2,52 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
-from .common import Callback, Denoise, NoiseSource, Unscaled, report
+from .common import Denoise, Kept, Step, Unscaled
 
 
-def ddim(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: NoiseSource | None = None,
-    eta: float = 0.0,
-    unscaled: Unscaled | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+def ddim(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """DDIM: Song et al. (arXiv 2010.02502), eq. 12 in the form of eq. 13 (divided by sqrt(alpha_bar)), and eq. 16.
 
-    eta 0 is deterministic and equals `euler`; 1 is the ancestral sampling of DDPM. unscaled: see `split`.
+    eta 0 is deterministic and equals `euler`; 1 is the ancestral sampling of DDPM.
     """
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        predicted_x0 = denoise(x, sigma)
-        report(callback, step, x, sigma, predicted_x0)
-        eps = (x - predicted_x0) / sigma
-        kept, added = split(sigma, sigma_next, eta, unscaled)
-        x = x + (kept - sigma) * eps
-        if added > 0:
-            x = x + added * noise(sigma, sigma_next)
-    return x
+    sigma, sigma_next = step.sigma, step.sigma_next
+    predicted_x0 = denoise(x, sigma)
+    eps = (x - predicted_x0) / sigma
+    remains, added = split(sigma, sigma_next, step.eta, step.unscaled)
+    x = x + (remains - sigma) * eps
+    if added > 0:
+        x = x + added * step.noise(sigma, sigma_next)
+    return x, {}
 
 
-def euler_ancestral(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: NoiseSource | None = None,
-    eta: float = 1.0,
-    unscaled: Unscaled | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+def euler_ancestral(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """An Euler step below the next sigma, then fresh noise up to it.
 
     The step of Karras et al., Algorithm 2, with the noise added after it instead of before, in the amount that
-    DDPM's posterior has (Ho et al., arXiv 2006.11239, eq. 7) at eta 1. unscaled: see `split`.
+    DDPM's posterior has (Ho et al., arXiv 2006.11239, eq. 7) at eta 1.
     """
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
-        report(callback, step, x, sigma, denoised)
-        sigma_down, sigma_up = split(sigma, sigma_next, eta, unscaled)
-        d = (x - denoised) / sigma
-        x = x + (sigma_down - sigma) * d if sigma_next > 0 else denoised  # the same, without the cancellation
-        if sigma_up > 0:
-            x = x + sigma_up * noise(sigma, sigma_next)
-    return x
+    sigma, sigma_next = step.sigma, step.sigma_next
+    denoised = denoise(x, sigma)
+    sigma_down, sigma_up = split(sigma, sigma_next, step.eta, step.unscaled)
+    d = (x - denoised) / sigma
+    x = x + (sigma_down - sigma) * d if sigma_next > 0 else denoised  # the same, without the cancellation
+    if sigma_up > 0:
+        x = x + sigma_up * step.noise(sigma, sigma_next)
+    return x, {}
 
 
-def lcm(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: NoiseSource | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+def lcm(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """The sampling of latent consistency models (Luo et al., arXiv 2310.04378): estimate, noise it again, and so on.
 
     That is Song et al. (arXiv 2303.01469), Algorithm 1. All of the noise is replaced at each step: it is meant for a
     model distilled to reach x0 from any sigma at once.
     """
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x_0 = denoise(x, sigma)
-        report(callback, step, x, sigma, x_0)
-        x = x_0 + sigma_next * noise(sigma, sigma_next) if sigma_next > 0 else x_0
-    return x
+    sigma, sigma_next = step.sigma, step.sigma_next
+    x_0 = denoise(x, sigma)
+    return x_0 + sigma_next * step.noise(sigma, sigma_next) if sigma_next > 0 else x_0, {}
 
 
 def split(sigma: Tensor, sigma_next: Tensor, eta: float, unscaled: Unscaled | None = None) -> tuple[Tensor, Tensor]:

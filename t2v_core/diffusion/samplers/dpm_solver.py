@@ -10,63 +10,39 @@ where eta is the variance of the noise relative to that of the reverse SDE: 0 gi
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from .ancestral import split
-from .common import Callback, Denoise, NoiseSource, report
+from .common import Denoise, Kept, NoiseSource, Step
 
 
-def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """DPM-Solver++(2M), for the ODE: Lu et al., Algorithm 2."""
-    previous = h_previous = None
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
-        report(callback, step, x, sigma, denoised)
-        h = sigma.log() - sigma_next.log()  # lambda_next - lambda
-        D = _at_the_middle(denoised, h, previous, h_previous) if sigma_next > 0 else denoised
-        x = (sigma_next / sigma) * x - torch.expm1(-h) * D
-        previous, h_previous = denoised, h
-    return x
+    sigma, sigma_next = step.sigma, step.sigma_next
+    denoised = denoise(x, sigma)
+    h = sigma.log() - sigma_next.log()  # lambda_next - lambda
+    D = _at_the_middle(denoised, h, kept) if sigma_next > 0 else denoised
+    x = (sigma_next / sigma) * x - torch.expm1(-h) * D
+    return x, {"D": denoised, "h": h}
 
 
-def dpmpp_2m_sde(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: NoiseSource | None = None,
-    eta: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
+def dpmpp_2m_sde(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """SDE-DPM-Solver++(2M), the midpoint form: `dpmpp_2m` for the SDE, and equal to it at eta 0."""
-    previous = h_previous = None
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
-        report(callback, step, x, sigma, denoised)
-        if sigma_next == 0:
-            return denoised
-        h = sigma.log() - sigma_next.log()
-        D = _at_the_middle(denoised, h, previous, h_previous)
-        x = (sigma_next / sigma) * torch.exp(-eta * h) * x - torch.expm1(-(1 + eta) * h) * D
-        added = sigma_next * (-torch.expm1(-2 * eta * h)).sqrt()
-        if added > 0:
-            x = x + added * noise(sigma, sigma_next)
-        previous, h_previous = denoised, h
-    return x
+    sigma, sigma_next, eta = step.sigma, step.sigma_next, step.eta
+    denoised = denoise(x, sigma)
+    if sigma_next == 0:
+        return denoised, {}
+    h = sigma.log() - sigma_next.log()
+    D = _at_the_middle(denoised, h, kept)
+    x = (sigma_next / sigma) * torch.exp(-eta * h) * x - torch.expm1(-(1 + eta) * h) * D
+    added = sigma_next * (-torch.expm1(-2 * eta * h)).sqrt()
+    if added > 0:
+        x = x + added * step.noise(sigma, sigma_next)
+    return x, {"D": denoised, "h": h}
 
 
-def dpmpp_sde(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: NoiseSource | None = None,
-    eta: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
+def dpmpp_sde(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """DPM-Solver++(2S), Algorithm 1 with r = 1/2, for the SDE. Two estimates a step.
 
     The second is made in the middle of the step, s, at which x has the noise of the Brownian path so far: noise is
@@ -75,25 +51,23 @@ def dpmpp_sde(
     The noise is given to a step in `split`'s amounts, as ComfyUI does it: at eta 0 and 1 those above; between them
     eta^2 is its variance, and the sampler of order 1.
     """
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
-        report(callback, step, x, sigma, denoised)
-        if sigma_next == 0:
-            return denoised
-        lambda_, lambda_next = -sigma.log(), -sigma_next.log()
-        sigma_s = torch.exp(-(lambda_ + (lambda_next - lambda_) / 2))
-        sigma_s = sigma_s.clamp(sigma_next, sigma)  # where the two are close, rounding may leave the step
-        u = _first_order(x, denoised, sigma, sigma_s, noise, eta)
-        x = _first_order(x, denoise(u, sigma_s), sigma, sigma_next, noise, eta)
-    return x
+    sigma, sigma_next = step.sigma, step.sigma_next
+    denoised = denoise(x, sigma)
+    if sigma_next == 0:
+        return denoised, {}
+    lambda_, lambda_next = -sigma.log(), -sigma_next.log()
+    sigma_s = torch.exp(-(lambda_ + (lambda_next - lambda_) / 2))
+    sigma_s = sigma_s.clamp(sigma_next, sigma)  # where the two are close, rounding may leave the step
+    u = _first_order(x, denoised, sigma, sigma_s, step.noise, step.eta)
+    return _first_order(x, denoise(u, sigma_s), sigma, sigma_next, step.noise, step.eta), {}
 
 
-def _at_the_middle(D: Tensor, h: Tensor, previous: Tensor | None, h_previous: Tensor | None) -> Tensor:
+def _at_the_middle(D: Tensor, h: Tensor, kept: Kept) -> Tensor:
     """D continued in lambda through the step before to the middle of this one: Lu et al., Algorithm 2."""
-    if previous is None or h_previous == 0:
+    if not kept or kept["h"] == 0:
         return D
-    r = h_previous / h
-    return (1 + 1 / (2 * r)) * D - 1 / (2 * r) * previous
+    r = kept["h"] / h
+    return (1 + 1 / (2 * r)) * D - 1 / (2 * r) * kept["D"]
 
 
 def _first_order(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .common import Callback, Denoise, report
+from .common import Denoise, Kept, Step
 
 MAX_ORDER = 3
 # lambda is infinite at sigma 0: the last step ends here instead, as it does in ComfyUI.
@@ -28,38 +28,40 @@ LAST_SIGMA = 0.001
 Estimate = tuple[float, Tensor]  # lambda, D
 
 
-def uni_pc(denoise: Denoise, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None) -> Tensor:
+def uni_pc(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """UniPC of order 3 with B_1(z) = z. It ends at sigma 0.001 where the last sigma is 0."""
-    return _uni_pc(denoise, x, sigmas, callback, lambda z: z)
+    return _uni_pc(denoise, x, step, kept, lambda z: z)
 
 
-def uni_pc_bh2(denoise: Denoise, x: Tensor, sigmas: Tensor, *, callback: Callback | None = None) -> Tensor:
+def uni_pc_bh2(denoise: Denoise, x: Tensor, step: Step, kept: Kept) -> tuple[Tensor, Kept]:
     """UniPC of order 3 with B_2(z) = e^z - 1. It ends at sigma 0.001 where the last sigma is 0."""
-    return _uni_pc(denoise, x, sigmas, callback, math.expm1)
+    return _uni_pc(denoise, x, step, kept, math.expm1)
 
 
-def _uni_pc(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None, B: Callable[[float], float]
-) -> Tensor:
-    """Predict, estimate, correct. The first steps know too few estimates for order 3; the last two are of orders 2 and
-    1 because they are the longest in lambda, and after the very last there is no estimate to correct it with."""
-    lambdas = _lambdas(sigmas)
-    known: list[Estimate] = []  # the newest first, no two at the same lambda
-    past: list[Estimate] = []  # those that the step before used besides its own
-    x_before = x
-    for step, sigma in enumerate(sigmas[:-1]):
-        denoised = denoise(x, sigma)
-        report(callback, step, x, sigma, denoised)
-        here = (lambdas[step], denoised)
-        if known and known[0][0] == lambdas[step]:
-            known = known[1:]
-        elif known:
-            x = _integrate(x_before, known[0], [*past, here], lambdas[step], B)
-        known = [here, *known[: MAX_ORDER - 1]]
-        order = min(MAX_ORDER, len(sigmas) - 1 - step)
-        past, x_before = known[1:order], x
-        x = _integrate(x, here, past, lambdas[step + 1], B)
-    return x
+def _uni_pc(denoise: Denoise, x: Tensor, step: Step, kept: Kept, B: Callable[[float], float]) -> tuple[Tensor, Kept]:
+    """Estimate, correct the step before, predict. The first steps know too few estimates for order 3; the last two are
+    of orders 2 and 1 because they are the longest in lambda, and after the very last there is no estimate to correct
+    it with."""
+    lambdas, known = _lambdas(step.sigmas), _estimates(kept)
+    here = (lambdas[step.index], denoise(x, step.sigma))
+    if known and known[0][0] == here[0]:
+        known = known[1:]
+    elif known:
+        past = known[1 : _order(step, step.index - 1)]  # what the step before used besides its own
+        x = _integrate(kept["x"], known[0], [*past, here], here[0], B)
+    known = [here, *known[: MAX_ORDER - 1]]
+    x_next = _integrate(x, here, known[1 : _order(step, step.index)], lambdas[step.index + 1], B)
+    levels = torch.tensor([lambda_m for lambda_m, _ in known], dtype=torch.float64)
+    return x_next, {"x": x, "lambda": levels, **{f"D_{m}": D_m for m, (_, D_m) in enumerate(known)}}
+
+
+def _estimates(kept: Kept) -> list[Estimate]:
+    """Those at hand, the newest first, no two at the same lambda."""
+    return [(lambda_m, kept[f"D_{m}"]) for m, lambda_m in enumerate(kept["lambda"].tolist())] if kept else []
+
+
+def _order(step: Step, index: int) -> int:
+    return min(MAX_ORDER, len(step.sigmas) - 1 - index)
 
 
 def _lambdas(sigmas: Tensor) -> list[float]:

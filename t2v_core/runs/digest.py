@@ -1,0 +1,148 @@
+"""A name for everything that decides a run's bits: two runs of one name are one run.
+
+What is found in a value is told apart as far as Python can see: numbers by value, tensors by their bits, networks by
+their weights, functions by their code and what they hold, other objects by what is in them. What cannot be looked into
+counts by its type alone. Where in memory something lies, and in which order a dictionary was filled, does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import types
+import uuid
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, slice, range)
+DEEPEST = 60
+"""How deep things may lie in each other; what lies deeper counts by its type alone."""
+_BUILT_IN = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
+
+
+def digest(value: Any, known: Mapping[type, Callable[[Any], Any]] | None = None) -> str:
+    """64 hexadecimal digits that are the same for what is the same.
+
+    known: for objects of a type (or of one made from it) a function that gives what counts of them.
+    """
+    return _Digest(known or {}).of(value)
+
+
+class _Digest:
+    """`digest`'s work on one value, in which things may hold each other in a ring."""
+
+    def __init__(self, known: Mapping[type, Callable[[Any], Any]]):
+        self._known = known
+        self._around: dict[int, int] = {}  # ids of what holds the value at hand, by how deep they lie
+        self._done: dict[int, tuple[Any, str]] = {}  # with what was digested, for an id is its own only while it lives
+
+    def of(self, value: Any) -> str:
+        if isinstance(value, _PLAIN):
+            return _hash(type(value).__name__, repr(value))
+        if isinstance(value, uuid.UUID):
+            return _hash("UUID")  # drawn anew each time, to tell apart what else is the same
+        if isinstance(value, (Tensor, np.ndarray)):
+            return _of_numbers(value)
+        if id(value) in self._done:
+            return self._done[id(value)][1]
+        if id(value) in self._around:
+            return _hash("ring", str(self._around[id(value)]))
+        if len(self._around) == DEEPEST:
+            return _hash("deep", _name(type(value)))
+        self._around[id(value)] = len(self._around)
+        found = self._inside(value)
+        del self._around[id(value)]
+        self._done[id(value)] = value, found
+        return found
+
+    def _inside(self, value: Any) -> str:
+        for kind, what_counts in self._known.items():
+            if isinstance(value, kind):
+                return self._named(value, what_counts(value))
+        if isinstance(value, Mapping):
+            pairs = sorted(_hash(self.of(key), self.of(each)) for key, each in value.items())
+            return _hash("mapping", *pairs)
+        if isinstance(value, (list, tuple)):
+            return _hash("row", *map(self.of, value))
+        if isinstance(value, (set, frozenset)):
+            return _hash("set", *sorted(map(self.of, value)))
+        if isinstance(value, Enum):
+            return _hash("enum", _name(type(value)), value.name)
+        if isinstance(value, PurePath):
+            return _hash("path", str(value))
+        if isinstance(value, type):
+            return _hash("class", _name(value))
+        if isinstance(value, types.ModuleType):
+            return _hash("module", value.__name__)
+        if isinstance(value, nn.Module):
+            numbers = {name: each for name, each in vars(value).items() if isinstance(each, _PLAIN)}
+            return self._named(value, (value.state_dict(), getattr(value, "config", None), numbers))
+        return self._callable(value) or self._named(value, _attributes(value))
+
+    def _callable(self, value: Any) -> str | None:
+        """A function's digest; None for other objects."""
+        if isinstance(value, partial):
+            return _hash("partial", self.of((value.func, value.args, value.keywords)))
+        if isinstance(value, types.MethodType):
+            return _hash("method", self.of(value.__func__), self.of(value.__self__))
+        if isinstance(value, types.FunctionType):
+            cells = [_content(cell) for cell in value.__closure__ or ()]
+            return _hash(_name(value), self.of((value.__code__, value.__defaults__, value.__kwdefaults__, cells)))
+        if isinstance(value, types.CodeType):
+            return _hash("code", value.co_code.hex(), self.of((value.co_names, value.co_consts)))
+        return _hash("built in", _name(value)) if isinstance(value, _BUILT_IN) else None
+
+    def _named(self, value: Any, content: Any) -> str:
+        return _hash("object", _name(type(value)), self.of(content))
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+    return {**{name: getattr(value, name) for name in slots if hasattr(value, name)}, **getattr(value, "__dict__", {})}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _of_numbers(value: Tensor | np.ndarray) -> str:
+    """By type, shape and bits; a tensor that has no plain memory (sparse, on no device) by the first two."""
+    hashed = hashlib.sha256(f"{_name(type(value))} {value.dtype} {list(value.shape)} ".encode())
+    if isinstance(value, Tensor):
+        try:
+            value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        except (RuntimeError, TypeError, NotImplementedError):
+            return hashed.hexdigest()
+    if value.dtype != object:
+        hashed.update(memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b"")
+    return hashed.hexdigest()
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _hash(*texts: str) -> str:
+    hashed = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        hashed.update(len(data).to_bytes(8, "little"))
+        hashed.update(data)
+    return hashed.hexdigest()
