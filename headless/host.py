@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,24 +158,16 @@ class HeadlessHost:
             for each in settings.rounds()
         ]
         report = self.progress(sum(max(len(row) - 1, 0) for row in sigmas), "Sampling")  # no sigmas at denoise 0
-        steps = 0
-
-        def stepped(step: int, *_: Any) -> None:
-            nonlocal steps
-            steps = step + 1
-            report(steps)
-
-        told = {"callback": stepped, "between": lambda done, total: report(steps, f"window {done} of {total}")}
-
-        def keeping(*clip: Any, callback: Callable, between: Callable, **given: Any) -> Tensor:
-            return sample_kept(self._runs, *clip, **given, told={"callback": callback, "between": between})
-
         clip = (model, latents, _only_tensor(positive, "positive"), _only_tensor(negative, "negative"))
         given = {"noise": start, "sampler": sampler, "cfg": settings.cfg, "seed": seed}
-        given |= {"batch_index": latent.get("batch_index"), **told}
+        given |= {"batch_index": latent.get("batch_index"), **_reporting(report)}
         if settings.free_init is None:
-            return keeping(*clip, sigmas=sigmas[0], **given)
-        return sample_with_free_init(*clip, sigmas=sigmas, free_init=settings.free_init, sample=keeping, **given)
+            return self._sample(*clip, sigmas=sigmas[0], **given)
+        return sample_with_free_init(*clip, sigmas=sigmas, free_init=settings.free_init, sample=self._sample, **given)
+
+    def _sample(self, *clip: Any, callback: Callable, between: Callable, **given: Any) -> Tensor:
+        """The library's `sample`, kept on disk where the clip is long enough for that."""
+        return sample_kept(self._runs, *clip, **given, told={"callback": callback, "between": between})
 
     def sampler(self, bound: BoundSampler) -> BoundSampler:
         return bound
@@ -273,6 +266,20 @@ def _decoded(vae: VAE, latents: Tensor, frames_per_batch: int, tile_size: int = 
 
 def _batches(frames: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, frames, size)]
+
+
+def _reporting(report: Callable[..., None]) -> dict[str, Callable]:
+    """What `sample` calls, so that the steps that are done are shown and, between them, the windows."""
+    steps = 0
+
+    def stepped(step: int, *_: Any) -> None:
+        nonlocal report, steps
+        if steps == 0 < step:  # it goes on where it was cut off
+            report = partial(report, found=step)
+        steps = step + 1
+        report(steps)
+
+    return {"callback": stepped, "between": lambda done, total: report(steps, f"window {done} of {total}")}
 
 
 def _only_tensor(conditioning: list, name: str) -> Tensor:

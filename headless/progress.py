@@ -26,19 +26,21 @@ class Progress:
 
     def start(self, total: int, label: str) -> Callable[..., None]:
         """Begins a step of `total` units; the function returned takes the number of units done so far, and may be given
-        what the next unit is at, a few words to be shown until it is done."""
+        what the next unit is at, a few words to be shown until it is done, and how many units were done before this one
+        began, of which nothing can be learned about the time that is left."""
         self.close()
         began = last = reached = self._clock()
         pause, so_far = REDRAW_SECONDS if self._style == "bar" else LINE_SECONDS, 0
 
-        def report(done: int, at: str = "") -> None:
+        def report(done: int, at: str = "", found: int = 0) -> None:
             nonlocal last, reached, so_far
             now = self._clock()
             if done != so_far:
                 reached, so_far = now, done
             if self._style != "none" and (done >= total or now - last >= pause):
                 last = now
-                left = (reached - began) / done * (total - done) - (now - reached) if done else 0.0
+                here = done - found
+                left = (reached - began) / here * (total - done) - (now - reached) if here else 0.0
                 self._show(done, total, label, at, (now - began, max(left, 0.0)))
 
         if self._style == "bar" and total:

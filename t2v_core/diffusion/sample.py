@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -70,7 +70,8 @@ def sample(
         if isinstance(modifier, PerFrame):
             modifier.check(len(latents))
     device = model.denoiser.device
-    denoise = _clip_denoiser(model, latents.shape, cond, uncond, cfg, between, keeper)
+    settled = _as_it_is if keeper is None else keeper.settled
+    denoise = _clip_denoiser(model, latents.shape, cond, uncond, cfg, between, settled)
     if len(sigmas) == 0:
         return latents
     sigmas = sigmas.cpu()  # as scalars on the CPU they multiply any device's tensors and never make it wait
@@ -167,17 +168,20 @@ def _told(model: VideoModel, frames: Sequence[int] | None = None) -> Denoiser:
     return Denoiser(network, denoiser.noise_schedule, denoiser.prediction)
 
 
+def _as_it_is(name: str, value: Any) -> Any:
+    """`Keeper.settled` of a run that is not kept."""
+    return value
+
+
 def _under_one_text(
-    model: VideoModel, shape: Sequence[int], between: Between | None, keeper: Keeper | None
+    model: VideoModel, shape: Sequence[int], between: Between | None, settled: Callable[[str, Any], Any]
 ) -> tuple[CondDenoise, bool]:
-    """The model as guidance calls it for a clip `[f, c, h, w]`, and whether it must do so for each text apart."""
+    """The model as guidance calls it for a clip `[f, c, h, w]`, and whether it must do so for each text apart.
+
+    settled: what is decided by the memory that is free and rounds otherwise stays so when a run goes on.
+    """
     windows, network = model.modifier(ContextWindows), model.denoiser.network
     measured, (frames, _, h, w) = isinstance(network, UNet3D), shape
-
-    def settled(name: str, value: int) -> int:
-        """What the free memory decides, for all of a run that is kept: results depend on it by a rounding."""
-        return value if keeper is None else keeper.settled(name, value)
-
     if windows is None or not windows.applies(frames):
         one_text = _told(model)
     elif windows.where == "attention":
@@ -187,7 +191,7 @@ def _under_one_text(
         at_once = clips_at_once(network, windows.length, h, w, MOST_AT_ONCE) if measured else MOST_AT_ONCE
         at_once = settled("at_once", at_once)
         return Windowed(windows, partial(_told, model), model.denoiser.noise_schedule, at_once, between), True
-    return one_text, bool(settled("apart", measured and not fits(network, 2 * frames, h, w)))
+    return one_text, settled("apart", measured and not fits(network, 2 * frames, h, w))
 
 
 def _clip_denoiser(
@@ -197,7 +201,7 @@ def _clip_denoiser(
     uncond: Tensor | None,
     cfg: float,
     between: Between | None,
-    keeper: Keeper | None,
+    settled: Callable[[str, Any], Any],
 ) -> Denoise:
     """The model under guidance, on a frame batch `[f, c, h, w]`: the layout in which samplers draw their noise."""
     rescale, guidance = model.modifier(GuidanceRescale), model.modifier(GuidanceSchedule)
@@ -212,7 +216,7 @@ def _clip_denoiser(
         def scale(sigma: Tensor) -> float | tuple[float, ...]:
             return guidance.scales(cfg, noise_left(model.denoiser.noise_schedule, sigma))
 
-    one_text, apart = _under_one_text(model, shape, between, keeper)
+    one_text, apart = _under_one_text(model, shape, between, settled)
     if not isinstance(one_text, Windowed):  # which takes to the device what its windows need
         cond, uncond = (text if text is None else text.to(model.denoiser.device) for text in (cond, uncond))
     denoise = guide(one_text, cond, uncond, scale, rescale.multiplier if rescale else 0.0, apart)

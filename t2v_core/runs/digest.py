@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, slice, range)
-DEEPEST = 60
-"""How deep things may lie in each other; what lies deeper counts by its type alone."""
+DEEPEST, MOST = 60, 100_000
+"""How deep things may lie in each other, and how many are looked into; what is beyond counts by its type alone."""
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
 
 
@@ -54,10 +54,13 @@ class _Digest:
             return self._done[id(value)][1]
         if id(value) in self._around:
             return _hash("ring", str(self._around[id(value)]))
-        if len(self._around) == DEEPEST:
-            return _hash("deep", _name(type(value)))
+        if len(self._around) == DEEPEST or len(self._done) >= MOST:
+            return _hash("unseen", _name(type(value)))
         self._around[id(value)] = len(self._around)
-        found = self._inside(value)
+        try:
+            found = self._inside(value)
+        except Exception:  # an object of anybody's, which may not like to be looked at
+            found = _hash("unreadable", _name(type(value)))
         del self._around[id(value)]
         self._done[id(value)] = value, found
         return found
@@ -67,7 +70,7 @@ class _Digest:
             if isinstance(value, kind):
                 return self._named(value, what_counts(value))
         if isinstance(value, Mapping):
-            pairs = sorted(_hash(self.of(key), self.of(each)) for key, each in value.items())
+            pairs = sorted(_hash(self.of(key), self.of(each)) for key, each in list(value.items()))
             return _hash("mapping", *pairs)
         if isinstance(value, (list, tuple)):
             return _hash("row", *map(self.of, value))

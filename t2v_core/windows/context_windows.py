@@ -119,8 +119,6 @@ def _indices(row: Row, frames: int, length: int) -> Shared:
 def _shared(row: Row, frames: int, length: int) -> tuple[Shared, Shared]:
     """How many places of each window of a row lie where the one before it and the one after it are too."""
     starts = np.array(row.starts)
-    gaps = np.diff(starts, append=starts[0] + frames)  # from each to the next, and from the last to the first
+    gaps = np.diff(starts, append=starts[0] + frames)  # to the next, and from the last on a ring to the first
     shared = np.maximum(((length - 1) * row.step - gaps) // row.step + 1, 0)
-    if not row.ring:
-        shared[-1] = 0
     return np.roll(shared, 1), shared

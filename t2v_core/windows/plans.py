@@ -16,13 +16,12 @@ from dataclasses import dataclass
 class Row:
     """Windows of one kind, in order of time.
 
-    starts: their first frames, rising. step: how many frames a window goes on from each of its frames to the next.
-    ring: whether windows go on at the clip's beginning where they pass its end.
+    starts: their first frames, rising; windows that pass the clip's end go on at its beginning. step: how many frames a
+    window goes on from each of its frames to the next.
     """
 
     starts: tuple[int, ...]
     step: int = 1
-    ring: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def looped(frames: int, length: int, overlap: int, stride: int, offset: int) -> 
     rows = []
     for step in (step for step in _steps(stride, frames) if length * step <= frames):
         number = -(-frames // (length * step - overlap))
-        rows.append(Row(tuple(index * frames // number for index in range(number)), step, ring=True))
+        rows.append(Row(tuple(index * frames // number for index in range(number)), step))
     return rows
 
 

@@ -82,7 +82,8 @@ def described(modifier: ContextWindows, num_frames: int, memory: tuple[int, int]
         f"where: {modifier.where}",
         f"frames: {num_frames}",
         f"windows: {len(starts)} of {windows.length} frames, from frame {listed}",
-        f"work: {windows.work:.2f} times that of the frames without windows",
+        f"work: {windows.work:.2f} times that of the frames without windows"
+        + (", for what attends over time; hardly more than 1 in all" if modifier.where == "attention" else ""),
     ]
     if modifier.applies(num_frames) and modifier.at(num_frames, 0.5).frames != windows.frames:
         lines.append("the windows move while the noise falls; these are the first step's")

@@ -14,6 +14,7 @@ from toy_models import BETAS, CONTEXT, NETWORK, SCHEDULE, diffusers_loop, relati
 
 from t2v_core.diffusion import (
     FILTERS,
+    ContextWindows,
     Denoiser,
     FreeInit,
     NativeSize,
@@ -214,19 +215,22 @@ def test_one_round_is_sampling_without_it(sampler):
     assert torch.equal(rounds(seeds, free_init=FreeInit(1), sampler=sampler), once(seeds, sampler=sampler))
 
 
+@pytest.mark.parametrize("modifiers", [(), (ContextWindows(4, 2),)])
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral"])
-def test_rounds_are_runs_from_renewed_noise(sampler):
+def test_rounds_are_runs_from_renewed_noise(sampler, modifiers):
     """The whole loop by hand, with each round's seed that of its fresh noise and of its steps' noise."""
     free_init, noise = FreeInit(3, spatial=0.5, temporal=0.5), prepare_noise(SHAPE, 9)
-    low_pass, latents = free_init.low_pass(6, 5, 8), once(sampler=sampler)
+    low_pass, latents = free_init.low_pass(6, 5, 8), once(*modifiers, sampler=sampler)
     sigma = SCHEDULE.sigma_max
     for number in (1, 2):
         seed = (9 + number * 0xD1B54A32D192ED03) % 2**64
         z = (latents * 0.5 + sigma * noise) / (1 + sigma**2) ** 0.5
         start = mix(z, prepare_noise(SHAPE, seed), low_pass)
-        latents = once(noise=start, seed=seed, sampler=sampler)
-    torch.testing.assert_close(rounds(sampler=sampler), latents, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(rounds(sampler=sampler), once(sampler=sampler), rtol=0.1)
+        latents = once(*modifiers, noise=start, seed=seed, sampler=sampler)
+    windows, given = [], {"sampler": sampler, "between": lambda done, total: windows.append((done, total))}
+    torch.testing.assert_close(rounds(*modifiers, **given), latents, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(latents, once(*modifiers, sampler=sampler), rtol=0.1)
+    assert bool(windows) == bool(modifiers)
 
 
 def test_every_round_has_a_seed_of_its_own_and_the_first_the_clip_s():

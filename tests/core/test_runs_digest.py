@@ -124,6 +124,21 @@ def test_rings_shared_parts_and_depth_end():
     assert digest(deep) == digest([deep[0], deep[1]])
 
 
+def test_what_cannot_be_looked_into_counts_by_its_type(monkeypatch):
+    class Shy:
+        def __init__(self, secret):
+            self.secret = secret
+
+        @property
+        def __dict__(self):
+            raise RuntimeError("no")
+
+    assert digest([Shy(1)]) == digest([Shy(2)]) != digest([threading.Lock()])
+    monkeypatch.setattr(sys.modules[digest.__module__], "MOST", 3)
+    assert digest([[1], [2], [3], [4], [5]]) == digest([[1], [2], [3], [7], [8]])
+    assert digest([[1], [2], [3], [4], [5]]) != digest([[1], [2], [7], [4], [5]])
+
+
 @given(st.dictionaries(st.text(max_size=5), st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)))
 def test_the_order_in_which_a_mapping_was_filled_does_not_count(entries):
     assert digest(entries) == digest(dict(reversed(entries.items())))

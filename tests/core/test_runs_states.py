@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from t2v_core.diffusion.noise import step_noise
 from t2v_core.diffusion.samplers import State
 from t2v_core.runs import RunsFolder, sample_kept
 from t2v_core.runs.folder import MOST_KEPT
+from t2v_core.windows import ContextWindows
 
 KEY = "0123456789abcdef" * 4
 
@@ -115,7 +117,7 @@ def model() -> VideoModel:
 SHAPE = (9, 4, 5, 6)
 
 
-def kept(runs: RunsFolder | None, told=None, **changes) -> Tensor:
+def kept(runs: RunsFolder | None, callback=None, between=None, **changes) -> Tensor:
     settings = {
         "noise": prepare_noise(SHAPE, 3),
         "sampler": "dpmpp_2m_sde",
@@ -129,7 +131,8 @@ def kept(runs: RunsFolder | None, told=None, **changes) -> Tensor:
     latents = settings.pop("latents", torch.zeros(SHAPE))
     if runs is None:
         return sample(video_model, latents, *texts, **settings)
-    return sample_kept(runs, video_model, latents, *texts, told={"callback": told} if told else {}, **settings)
+    told = {"callback": callback, "between": between}
+    return sample_kept(runs, video_model, latents, *texts, told=told, **settings)
 
 
 def cut_at(cut: int):
@@ -160,6 +163,28 @@ def test_sample_goes_on_where_it_was_cut_and_its_result_lies_in_the_folder(tmp_p
     assert torch.equal(again, kept(None)) and steps == [3, 4] and path.read_bytes() == before
     begins, goes_on, ended = said
     assert "at most" in begins and "after step 3 of 5" in goes_on and "ended before" in ended
+
+
+def test_a_run_in_windows_goes_on_bit_for_bit_and_with_as_many_at_once(tmp_path):
+    windowed = model().patched(ContextWindows(length=4, overlap=2, plan="shifted"))
+    runs, changes = RunsFolder(tmp_path, 1), {"model": windowed, "sampler": "dpmpp_sde"}
+    for cut in (1, 3):
+        with pytest.raises(Cut):
+            kept(runs, cut_at(cut), **changes)
+    assert torch.equal(kept(runs, **changes), kept(None, **changes))
+
+    others, batches = RunsFolder(tmp_path / "others", 1), []
+    with pytest.raises(Cut):
+        kept(others, cut_at(2), **changes)
+    [found] = others.found()
+    about = others.path / found.name / "run.json"
+    settings = json.loads(about.read_text())
+    assert settings["settled"]["at_once"] > 1
+    settings["settled"]["at_once"] = 1  # as if there had been less memory when it began
+    about.write_text(json.dumps(settings))
+    result = kept(others, between=lambda done, total: batches.append(done), **changes)
+    assert batches[: max(batches)] == list(range(1, max(batches) + 1))  # one by one
+    torch.testing.assert_close(result, kept(None, **changes), rtol=1e-5, atol=1e-5)
 
 
 def test_shorter_clips_and_empty_sigmas_are_not_kept(tmp_path):

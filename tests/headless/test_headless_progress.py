@@ -46,6 +46,18 @@ def test_a_bar_is_not_redrawn_more_often_than_an_eye_sees(show):
     assert stream.getvalue().count("\r") < 250
 
 
+def test_steps_that_were_done_before_say_nothing_of_the_time_left(show):
+    progress, stream, clock = show("lines")
+    report = progress.start(30, "Sampling")
+    for done in range(21, 31):
+        clock.now += 6
+        report(done, found=20)
+    assert stream.getvalue().splitlines()[:2] == [
+        "Sampling 22/30, 12.0 s elapsed, 48.0 s left",
+        "Sampling 24/30, 24.0 s elapsed, 36.0 s left",
+    ]
+
+
 def test_lines_come_every_ten_seconds_and_at_the_end(show):
     progress, stream, clock = show("lines")
     report = progress.start(30, "Sampling")

@@ -123,10 +123,23 @@ def test_every_window_is_given_what_its_frames_are_given_in_the_whole_clip(comfy
     inputs = given(clip)
     plain = {"latent_image": clip.before} if "latent_image" in inputs else {}
     inputs["steps"] = plain["steps"] = 2
-    rows = [clip.sample(**inputs), clip.sample(**inputs, model=windowed(clip, clip.model, **NUMBERS)),
-            clip.sample(**plain)]  # fmt: skip
-    whole, windows, without = clip.latents(comfy, *rows)
+    (windows,) = clip.latents(comfy, clip.sample(**inputs, model=windowed(clip, clip.model, **NUMBERS)))
+    whole, without = clip.latents(comfy, clip.sample(**inputs), clip.sample(**plain))  # by objects that saw windows
     assert relative_error(whole, without) >= CHANGED
+    assert relative_error(windows, whole) <= EQUAL
+
+
+def test_after_a_run_that_failed_a_control_net_does_not_keep_the_hints_of_the_whole_clip(comfy, apart):
+    """ComfyUI forgets them at the end of a run that ends well."""
+    clip = LongClip(apart)
+    inputs = clip.controlled(clip.control_net(5)) | {"steps": 1}
+    failing = clip.sample(**inputs, model=clip.add("ProbeOOM", model=clip.model))
+    with pytest.raises(Failed, match="Tried to allocate"):
+        clip.latents(comfy, failing)
+    again = LongClip(apart)  # whose nodes are in ComfyUI's cache
+    inputs = again.controlled(again.control_net(5)) | {"steps": 1}
+    (windows,) = again.latents(comfy, again.sample(**inputs, model=windowed(again, again.model, **NUMBERS)))
+    (whole,) = again.latents(comfy, again.sample(**inputs))
     assert relative_error(windows, whole) <= EQUAL
 
 
@@ -165,6 +178,9 @@ def test_inside_comfyuis_own_context_windows_a_window_is_left_whole(comfy):
     clip, steps = Clip(width=32, height=32, frames=8), 7
     native = {"context_length": 4, "context_overlap": 1, "context_schedule": "standard_static", "context_stride": 1}
     native |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 0}
+    inputs = comfy.get_json("/object_info/ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
+    asked = {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
+    native = {**asked, **native}  # later ones ask for more
     outer = clip.add("ContextWindowsManual", model=clip.model, **native)
     both = clip.add("ContextWindowsManual", model=windowed(clip, clip.model, length=2, overlap=0), **native)
     rows = [clip.sample(model=model, steps=steps) for model in (outer, both, clip.model)]
