@@ -1,4 +1,5 @@
-"""The shipped workflows as they can be run here: with the bundled model in place of those that nobody ships.
+"""The shipped workflows as they can be run here: with the bundled model in place of those that nobody ships, and long
+clips with few steps.
 
 A workflow for models that people have names them, so that it runs as it is where they are. `STAND_INS` says what to run
 it with where they are not: the bundled model, at its own size and then larger.
@@ -31,6 +32,8 @@ _CASCADE = {
 }
 # By the workflow's name: what its inputs, as NODE.INPUT, are set to.
 STAND_INS: dict[str, dict[str, Any]] = {
+    "ten_prompt_story": {"6.steps": 2},
+    "seamless_loop": {"6.steps": 3},
     "zeroscope_cascade": {**_CASCADE, "4.num_frames": 16, "9.steps": 4, "9.cfg": 2.0},
     "zeroscope_cascade_stock": {**_CASCADE, "4.batch_size": 16, "10.steps": 4, "10.cfg": 2.0},
 }

@@ -13,7 +13,7 @@ from page import Browser, Message, Page
 from shipped import FOR_PEOPLE, for_people, for_programs
 
 ROOT = PACKS[PACK]
-SAVERS = {"T2VSaveVideo", "SaveVideo"}
+SAVERS = {"T2VSaveVideo", "T2VDecodeAndSave", "SaveVideo"}
 SHORT = ("text_to_video", "prompt_travel")
 each_for_people = pytest.mark.parametrize(
     "file",
