@@ -91,6 +91,12 @@ def test_files_stay_short():
     assert {file: length for file, length in lengths.items() if length > LONGER.get(file, 400)} == {}
 
 
+def test_no_two_test_modules_share_a_name():
+    """pytest imports them all by their names alone, and refuses the second when both are collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_librarys_public_names_have_docstrings():
     bare = []
     for file in files(ROOT / "t2v_core", ".py"):

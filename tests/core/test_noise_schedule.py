@@ -100,9 +100,9 @@ def test_timestep_is_the_nearest_in_log_sigma():
     assert SCHEDULE.timestep(torch.full((2, 3), 14.7)).tolist() == [[999] * 3] * 2
 
 
-# What ComfyUI 0.3.64's timestep() gives for its own sigmas. `normal` lands half-way between two timesteps where
-# 999 / (steps - 1) ends in .5, so that rounding decides: of 55 steps 4 fall the other way with the distance in fp64,
-# 3 with the logarithm taken of the rounded sigmas.
+# What ComfyUI 0.3.64's timestep() gives for its own sigmas on one machine. `normal` lands half-way between two
+# timesteps where 999 / (steps - 1) ends in .5, so that rounding decides: of 55 steps 4 fall the other way with the
+# distance in fp64, 3 with the logarithm taken of the rounded sigmas. Another processor may decide one otherwise.
 # fmt: off
 TIMESTEPS = {
     25: [999, 957, 916, 874, 833, 791, 749, 708, 666, 624, 583, 541, 500, 458, 416, 375, 333, 291, 250, 208, 166, 125,
@@ -116,7 +116,12 @@ TIMESTEPS = {
 
 @pytest.mark.parametrize("steps", TIMESTEPS)
 def test_ties_between_timesteps_fall_as_in_comfyui(steps):
-    assert SCHEDULE.timestep(sigmas_for("normal", SCHEDULE, steps)[:-1]).tolist() == TIMESTEPS[steps]
+    found = SCHEDULE.timestep(sigmas_for("normal", SCHEDULE, steps)[:-1]).tolist()
+    pairs = zip(found, TIMESTEPS[steps], strict=True)
+    other = [(step, *pair) for step, pair in enumerate(pairs) if pair[0] != pair[1]]
+    assert len(other) <= 1
+    for step, mine, its in other:
+        assert abs(mine - its) == 1 and 999 * (1 - step / (steps - 1)) == pytest.approx((mine + its) / 2)
 
 
 def test_sigma_of_a_timestep_is_log_linear_and_clamped():

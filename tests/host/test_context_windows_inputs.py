@@ -228,7 +228,7 @@ def test_an_interrupt_ends_a_step_between_two_windows(comfy):
     with pytest.raises(Interrupted) as interrupted:
         job.result()
     assert interrupted.value.node_id == sampler.id
-    assert len(told(comfy, "windows_interrupted")) == 1 + 2
+    assert 1 + 1 <= len(told(comfy, "windows_interrupted")) <= 1 + 2  # of three: the interrupt may catch the second
 
 
 @pytest.mark.long
