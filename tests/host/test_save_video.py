@@ -17,7 +17,7 @@ from comfyui import PACK, PACKS, Server
 from page import SOFTWARE_GPU, Browser, Page, find_chromium
 from PIL import Image
 from prompts import Graph, Interrupted, Node
-from test_page import READY, WIDGETS, load
+from test_page import OBJECTIONS, READY, WIDGETS, load
 
 WRITE = {"fps": 12.0, "format": "h264-mp4", "quality": "high"}
 FRAMES = 12
@@ -198,6 +198,19 @@ def opened(comfy: Server, browser: Browser) -> Page:
     return page
 
 
+def dropped(page: Page, file: Path) -> bool:
+    """Drops a file on the middle of the page as a file manager does, and tells whether it brought nodes."""
+    place = page.evaluate("({x: Math.round(innerWidth / 2), y: Math.round(innerHeight / 2)})")
+    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    for event in ("dragEnter", "dragOver", "drop"):
+        page.command("Input.dispatchDragEvent", type=event, data=data, **place)
+        page.evaluate("new Promise(seen => setTimeout(seen))")  # a drop is lost before the page said that it takes one
+    try:
+        return page.wait_for("app.graph.nodes.length > 1", seconds=30)
+    except TimeoutError:
+        return False
+
+
 def test_each_file_dropped_on_the_page_brings_the_workflow_back(comfy, browser):
     page = opened(comfy, browser)
     people = json.loads((PACKS[PACK] / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))
@@ -212,19 +225,12 @@ def test_each_file_dropped_on_the_page_brings_the_workflow_back(comfy, browser):
     load(page, people)
     expected = page.evaluate(WIDGETS)
     assert expected
-    place = page.evaluate("({x: Math.round(innerWidth / 2), y: Math.round(innerHeight / 2)})")
     for format, node in nodes.items():
         page.evaluate("app.clean(); app.graph.clear()")
         assert page.evaluate(WIDGETS) == []
         file = stored(comfy, run.files(node)[0])
-        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
-        for event in ("dragEnter", "dragOver", "drop"):  # as a file comes from a file manager
-            page.command("Input.dispatchDragEvent", type=event, data=data, **place)
-            page.evaluate("new Promise(seen => setTimeout(seen))")  # a drop is lost before the page said it takes one
-        try:
-            page.wait_for("app.graph.nodes.length > 1", seconds=30)
-        except TimeoutError:
-            pytest.fail(f"{file.name} ({format}) brought nothing back")
+        if not (dropped(page, file) or dropped(page, file)):  # a busy browser may lose one, and so may a person's hand
+            pytest.fail(f"{file.name} ({format}) brought nothing back; the page shows {page.evaluate(OBJECTIONS)}")
         assert page.evaluate(WIDGETS) == expected, format
     page.close()
 
