@@ -178,14 +178,27 @@ def text(words: str) -> Tensor:
 RANDOM_UNET, RANDOM_WIDTHS = "random.safetensors", (32, 64, 128, 128)
 
 
-@cache
 def random_core(models: Path) -> Core:
     """A UNet of random weights that reads the bundled model's texts. Its file, in ModelScope's layout, is written into
-    a server's models folder as RANDOM_UNET.
+    a server's models folder as RANDOM_UNET, again if another test has cleared the folder since.
 
     It has what the bundled one lacks: attention at the full size of the latents, and Stable Diffusion's numbers of
     levels and blocks, with which T2I-adapters must agree.
     """
+    file = models / "text2video" / RANDOM_UNET
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        save_unet(_random_unet(), file, "modelscope")
+    return _core_of(file)
+
+
+@cache
+def _core_of(file: Path) -> Core:
+    return Core(read_model(file).video_model(torch.float32))
+
+
+@cache
+def _random_unet() -> UNet3D:
     torch.manual_seed(0)
     config = UNet3DConfig(
         widths=RANDOM_WIDTHS, attention=(True, False, False, False), context_dim=96, head_dim=32, input_heads=1
@@ -195,9 +208,7 @@ def random_core(models: Path) -> Core:
         for name, parameter in unet.named_parameters():
             if ".attn" in name and parameter.ndim > 1:
                 parameter *= 2  # or attentions would be nearly uniform, and prompts would matter little
-    folder = models / "text2video"
-    folder.mkdir(exist_ok=True)
-    return Core(read_model(save_unet(unet, folder / RANDOM_UNET, "modelscope")).video_model(torch.float32))
+    return unet
 
 
 VIDEOCRAFTER = "videocrafter.safetensors"
