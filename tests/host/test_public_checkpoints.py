@@ -33,6 +33,7 @@ def models(comfy, comfy_paths, part):
     tower = torch.load(comfy.models / random_files.TEXT_OPEN_CLIP, weights_only=True)
     autoencoder = torch.load(comfy.models / random_files.VAE, weights_only=True)
     root, unet = comfy.models / "text2video", modelscope_unet(**SMALL)
+    before = set(root.glob("*"))  # other tests' files, which stay
 
     def place(name: str, *sources: Path) -> None:
         for target, source in zip((root / each for each in name.split("|")), sources, strict=True):
@@ -69,7 +70,8 @@ def models(comfy, comfy_paths, part):
     torch.save({"state_dict": whole}, root / "model.ckpt")
     yield root
     comfy.free()
-    shutil.rmtree(root)
+    for made in set(root.glob("*")) - before:
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
 
 
 def as_diffusers(autoencoder: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
