@@ -48,7 +48,8 @@ logger = logging.getLogger(__name__)
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEANT = {"model": "unet", "clip": "text_encoder", "vae": "autoencoder"}  # what a socket's part is in a file
 INPUTS = Path("input")
-CODING_BYTES = 2**30  # how much decoding or encoding may take beside its result
+# How much decoding or encoding may take beside its result. More is slower: what is alive no longer fits the caches.
+CODING_BYTES = 2**28
 BYTES_PER_PIXEL = 256  # 177 measured, for the bundled autoencoder's decoder in fp32; its encoder takes less
 
 VAE = Autoencoder | public_vae.PublicAutoencoder

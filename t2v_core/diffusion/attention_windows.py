@@ -32,6 +32,4 @@ def check_attention(network: object, frames: int, h: int, w: int) -> None:
     if not isinstance(network, UNet3D):
         raise T2VError("where: windows of the attention are for a UNet3D, and this model is another; choose latents")
     device_type = next(network.parameters()).device.type
-    check_whole_clip(
-        lambda frames: needed_bytes(network, frames, h, w), frames, plannable_bytes(network), device_type
-    )
+    check_whole_clip(lambda frames: needed_bytes(network, frames, h, w), frames, plannable_bytes(network), device_type)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, slice, range)
 DEEPEST, MOST = 60, 100_000
 """How deep things may lie in each other, and how many are looked into; what is beyond counts by its type alone."""
+_ROWS = 64  # of a tensor, read at a time: what lies on another device, or is one row for all, is copied for that
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
 
 
@@ -128,15 +129,20 @@ def _content(cell: Any) -> Any:
 
 
 def _of_numbers(value: Tensor | np.ndarray) -> str:
-    """By type, shape and bits; a tensor that has no plain memory (sparse, on no device) is like no other."""
+    """By type, shape and bits; what has no plain memory (a sparse tensor, one on no device) is like no other."""
     hashed = hashlib.sha256(f"{_name(type(value))} {value.dtype} {list(value.shape)} ".encode())
-    if isinstance(value, Tensor):
-        try:
-            value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        except Exception:  # which one is up to whoever wrote that kind of tensor
-            return _hash("unreadable", uuid.uuid4().hex)
-    hashed.update(memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b"")
+    try:
+        for part in value.split(_ROWS) if isinstance(value, Tensor) and value.ndim else [value]:
+            hashed.update(_bytes(part))
+    except Exception:  # which one is up to whoever wrote that kind of tensor
+        return _hash("unreadable", uuid.uuid4().hex)
     return hashed.hexdigest()
+
+
+def _bytes(value: Tensor | np.ndarray) -> memoryview | bytes:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b""
 
 
 def _name(value: Any) -> str:

@@ -45,7 +45,13 @@ def scheduled_rows(encode: Encode, track: TextTrack) -> tuple[Tensor, Tensor | N
 
 
 def _blended(of_texts: Tensor, track: TextTrack) -> Tensor:
-    """What is `[texts, ...]` as a row for each frame."""
+    """What is `[texts, ...]` as a row for each frame.
+
+    Where all are one text's, as a negative's mostly are, they are one row in memory: with a published text encoder a
+    thousand of them would be 315 MB.
+    """
+    if len(of_texts) == 1:
+        return of_texts.expand(len(track.weight), *of_texts.shape[1:])
     rows = of_texts.new_empty(len(track.weight), *of_texts.shape[1:])
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -59,6 +59,12 @@ def test_a_text_that_comes_back_is_encoded_once():
     assert torch.equal(rows[0], rows[119]) and torch.equal(rows[29], rows[0]) and not torch.equal(rows[30], rows[0])
 
 
+def test_one_text_for_all_frames_is_one_row_in_memory():
+    rows, pooled = scheduled_rows(Encoder(), track("a", 3000))
+    assert (rows.shape, pooled.shape) == ((3000, 3, 5), (3000, 5))
+    assert rows.untyped_storage().nbytes() == 3 * 5 * 4 and torch.equal(rows[2999], Encoder()("a")[0][0])
+
+
 def test_a_slice_of_frames_equals_the_slice_of_the_whole():
     schedule = parse_prompts('{"0": "a", "30": "b", "60": "long", "90": "c"}', blend="slerp")
     whole, pooled = scheduled_rows(Encoder(("long",)), schedule.evaluate(120).positive)
