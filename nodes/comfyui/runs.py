@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...t2v_core.diffusion import BoundSampler
 from ...t2v_core.errors import T2VError
-from ...t2v_core.runs import KEPT_FROM, KeptRun, RunsFolder, key_of
+from ...t2v_core.runs import KEPT_FROM, NOT_KEPT, KeptRun, RunsFolder, key_of
 from ...t2v_core.runs.folder import frames_of
 from . import running
 
@@ -58,6 +58,9 @@ def opened(bound: BoundSampler, model: Any, x: Tensor, sigmas: Tensor, extra_arg
     options = {name: value for name, value in extra_args.items() if name != "seed"}
     decides = (bound, x, sigmas, extra_args.get("seed"), start, options, guider, graph)
     key = key_of(*decides, device=x.device, known=_KNOWN)
+    if key is None:
+        runs.say(NOT_KEPT)
+        return None
     return runs.open(key, x.shape, len(sigmas) - 1, bound.name)
 
 

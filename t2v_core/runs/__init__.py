@@ -3,6 +3,6 @@
 from .digest import digest
 from .folder import KEPT_FROM, Found, RunsFolder
 from .kept_run import KeptRun
-from .sampling import key_of, sample_kept
+from .sampling import NOT_KEPT, key_of, sample_kept
 
-__all__ = ["KEPT_FROM", "Found", "KeptRun", "RunsFolder", "digest", "key_of", "sample_kept"]
+__all__ = ["KEPT_FROM", "NOT_KEPT", "Found", "KeptRun", "RunsFolder", "digest", "key_of", "sample_kept"]

@@ -1,10 +1,9 @@
 """A name for everything that decides a run's bits: two runs of one name are one run.
 
 What is found in a value is told apart as far as Python can see: numbers by value, tensors by their bits, networks by
-their weights, functions by their code and what they hold, other objects by what is in them. What cannot be looked into
-counts by its type alone, but numbers that cannot be read are like no others: their run begins anew each time, for two
-models are never to be taken for one. Where in memory something lies, and in which order a dictionary was filled, does
-not count.
+their weights and layers, functions by their code and what they hold, other objects by what is in them. What cannot be
+looked into counts by its type alone. Only a tensor that cannot be read leaves all without a name, for two models are
+never to be taken for one. Where in memory something lies, and in which order a dictionary was filled, does not count.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import dataclasses
 import hashlib
 import types
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from pathlib import PurePath
@@ -26,22 +25,26 @@ from torch import Tensor, nn
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, slice, range)
 DEEPEST, MOST = 60, 100_000
 """How deep things may lie in each other, and how many are looked into; what is beyond counts by its type alone."""
-_ROWS = 64  # of a tensor, read at a time: what lies on another device, or is one row for all, is copied for that
+_AT_ONCE = 2**24  # bytes of a tensor
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
 
 
-def digest(value: Any, known: Mapping[type, Callable[[Any], Any]] | None = None) -> str:
-    """64 hexadecimal digits that are the same for what is the same.
+def digest(value: Any, known: Mapping[type, Callable[[Any], Any]] | None = None) -> str | None:
+    """64 hexadecimal digits that are the same for what is the same; None where a tensor in it cannot be read, as a
+    sparse one or one on no device.
 
     known: for objects of a type (or of one made from it) a function that gives what counts of them.
     """
-    return _Digest(known or {}).of(value)
+    work = _Digest(known or {})
+    found = work.of(value)
+    return found if work.readable else None
 
 
 class _Digest:
     """`digest`'s work on one value, in which things may hold each other in a ring."""
 
     def __init__(self, known: Mapping[type, Callable[[Any], Any]]):
+        self.readable = True
         self._known = known
         self._around: dict[int, int] = {}  # ids of what holds the value at hand, by how deep they lie
         self._done: dict[int, tuple[Any, str]] = {}  # with what was digested, for an id is its own only while it lives
@@ -51,8 +54,8 @@ class _Digest:
             return _hash(type(value).__name__, repr(value))
         if isinstance(value, uuid.UUID):
             return _hash("UUID")  # drawn anew each time, to tell apart what else is the same
-        if isinstance(value, (Tensor, np.ndarray)):
-            return self.of(value.tolist()) if value.dtype == object else _of_numbers(value)
+        if isinstance(value, (Tensor, np.ndarray, np.generic)):
+            return self._of_numbers(value)
         if id(value) in self._done:
             return self._done[id(value)][1]
         if id(value) in self._around:
@@ -88,8 +91,7 @@ class _Digest:
         if isinstance(value, types.ModuleType):
             return _hash("module", value.__name__)
         if isinstance(value, nn.Module):
-            numbers = {name: each for name, each in vars(value).items() if isinstance(each, _PLAIN)}
-            return self._named(value, (value.state_dict(), getattr(value, "config", None), numbers))
+            return self._named(value, _of_network(value))
         return self._callable(value) or self._named(value, _attributes(value))
 
     def _callable(self, value: Any) -> str | None:
@@ -108,12 +110,32 @@ class _Digest:
     def _named(self, value: Any, content: Any) -> str:
         return _hash("object", _name(type(value)), self.of(content))
 
+    def _of_numbers(self, value: Tensor | np.ndarray | np.generic) -> str:
+        """By type, shape and bits, and what else a tensor of another type has, such as a scale."""
+        if value.dtype == object:
+            return self.of(value.tolist())
+        hashed = hashlib.sha256(f"{_name(type(value))} {value.dtype} {list(value.shape)} ".encode())
+        try:
+            for part in _parts(value):
+                hashed.update(_bytes(part))
+        except Exception:  # which one is up to whoever wrote that kind of tensor
+            self.readable = False
+        plain = not isinstance(value, Tensor) or type(value) in (Tensor, nn.Parameter)
+        return hashed.hexdigest() if plain else _hash(hashed.hexdigest(), self.of(vars(value)))
+
 
 def _attributes(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-    return {**{name: getattr(value, name) for name in slots if hasattr(value, name)}, **getattr(value, "__dict__", {})}
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    return found or {"reduced": _reduced(value)}
+
+
+def _reduced(value: Any) -> Any:
+    """What pickle would keep of an object that shows nothing, such as a deque; TypeError for what it refuses."""
+    parts = value.__reduce_ex__(2)
+    return [list(part) if isinstance(part, Iterator) else part for part in parts] if isinstance(parts, tuple) else parts
 
 
 def _slots(kind: type) -> tuple[str, ...]:
@@ -128,19 +150,30 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _of_numbers(value: Tensor | np.ndarray) -> str:
-    """By type, shape and bits; what has no plain memory (a sparse tensor, one on no device) is like no other."""
-    hashed = hashlib.sha256(f"{_name(type(value))} {value.dtype} {list(value.shape)} ".encode())
-    try:
-        for part in value.split(_ROWS) if isinstance(value, Tensor) and value.ndim else [value]:
-            hashed.update(_bytes(part))
-    except Exception:  # which one is up to whoever wrote that kind of tensor
-        return _hash("unreadable", uuid.uuid4().hex)
-    return hashed.hexdigest()
+def _of_network(network: nn.Module) -> tuple:
+    """Weights and buffers, also those that no file holds; the layers with their settings; what else it was told."""
+    numbers = {name: each for name, each in vars(network).items() if isinstance(each, _PLAIN)}
+    loose = {
+        f"{place}.{name}": each
+        for place, part in network.named_modules()
+        for name, each in vars(part).items()
+        if isinstance(each, Tensor)
+    }
+    weights = {**dict(network.named_buffers()), **network.state_dict(), **loose}
+    return weights, repr(network), getattr(network, "config", None), numbers
 
 
-def _bytes(value: Tensor | np.ndarray) -> memoryview | bytes:
+def _parts(value: Tensor | np.ndarray | np.generic) -> Iterable[Tensor | np.ndarray | np.generic]:
+    """Some rows at a time: what lies on another device, or is one row for all, is copied to be read."""
+    if not isinstance(value, Tensor) or value.ndim == 0 or not len(value):
+        return [value]
+    return value.split(max(1, _AT_ONCE * len(value) // max(1, value.numel() * value.element_size())))
+
+
+def _bytes(value: Tensor | np.ndarray | np.generic) -> memoryview | bytes:
     if isinstance(value, Tensor):
+        if value.is_quantized:
+            raise TypeError("its scale is not in its bytes")
         value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +83,7 @@ class RunsFolder:
         return f"This run goes on after step {run.done} of {run.steps}, kept in {place}."
 
     def _check_room(self, folder: Path, shape: Sequence[int]) -> None:
-        needed = most_bytes(shape) - sum(file.lstat().st_size for file in _files(folder))
+        needed = most_bytes(shape) - sum(each.st_size for each in _found_in(folder).values())
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise T2VError(
@@ -122,9 +124,9 @@ class RunsFolder:
             raise T2VError(f"{folder} cannot be removed: {error.strerror or error}") from None
         try:
             freed = 0
-            for file in _files(folder):
-                freed += file.lstat().st_size
+            for file, found in _found_in(folder).items():
                 file.unlink()
+                freed += found.st_size
         except OSError as error:
             lock.close()
             raise T2VError(f"{folder} cannot be removed: {error.strerror or error}") from None
@@ -185,9 +187,13 @@ def shown_bytes(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
 
 
-def _files(folder: Path) -> list[Path]:
-    """This pack's files in a run folder, all but its lock."""
-    return [folder / name for name in OURS if os.path.isfile(folder / name) or os.path.islink(folder / name)]
+def _found_in(folder: Path) -> dict[Path, os.stat_result]:
+    """This pack's files in a run folder, all but its lock; a run at work renames its own at any moment."""
+    found = {}
+    for name in OURS:
+        with suppress(FileNotFoundError):
+            found[folder / name] = os.lstat(folder / name)
+    return {file: each for file, each in found.items() if not stat.S_ISDIR(each.st_mode)}
 
 
 def _look(folder: Path) -> Found:
@@ -200,13 +206,13 @@ def _look(folder: Path) -> Found:
     except (T2VError, KeyError, ValueError) as error:
         problem = str(error)
     numbers = {name: about[name] if isinstance(about.get(name), int) else None for name in ("frames", "steps")}
-    files = _files(folder)
+    files = _found_in(folder).values()
     return Found(
         name=folder.name,
-        bytes=sum(file.lstat().st_size for file in files),
+        bytes=sum(file.st_size for file in files),
         done=done,
         sampler=str(about.get("sampler", ""))[:40],
-        written=max((file.lstat().st_mtime for file in files), default=0.0),
+        written=max((file.st_mtime for file in files), default=0.0),
         delivered=(folder / LATENTS).exists(),
         problem=problem,
         **numbers,

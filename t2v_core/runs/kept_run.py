@@ -42,6 +42,7 @@ class KeptRun:
         self.done = 0
         self._lock, self._advice, self._say = lock, advice, say
         self._made = made  # the folder of the runs, too
+        self._begun = False
         self._about: dict[str, Any] = {}
 
     def __enter__(self) -> KeptRun:
@@ -52,17 +53,19 @@ class KeptRun:
 
     def begin(self, about: dict[str, Any]) -> None:
         """Find out how far the run has come, or begin it. Raises T2VError: see `RunsFolder.open`."""
-        settled: Any = {}
         try:
             known = read_json(self.folder / RUN)
-            if known.get("key") != self.key:
-                raise T2VError(f"the folder {self.folder} is another run's; nothing was changed: {self._move()}")
-            settled = known.get("settled")
         except FileNotFoundError:
-            pass
+            known = {"key": self.key}
+        except T2VError as error:
+            raise T2VError(f"{error}; nothing was changed: {self._move()}") from None
+        if known.get("key") != self.key:
+            raise T2VError(f"the folder {self.folder} is another run's; nothing was changed: {self._move()}")
+        settled = known.get("settled")
         self.done = 0 if (state := self._read(checked=False)) is None else state.steps
         self._about = {"key": self.key, "steps": self.steps, **about, "begun": time.time()}
         self._about["settled"] = settled if isinstance(settled, dict) else {}
+        self._begun = True
         self._write(lambda: write_json(self.folder / RUN, self._about))
 
     @property
@@ -106,8 +109,8 @@ class KeptRun:
             return latents
 
     def close(self) -> None:
-        """Let others have the run. A folder in which nothing was kept is removed."""
-        kept = any((self.folder / name).exists() for name in (STATE, LATENTS))
+        """Let others have the run. A folder in which nothing was kept is removed, but never what another run has."""
+        kept = any((self.folder / name).exists() for name in ((STATE, LATENTS) if self._begun else OURS))
         if not kept:
             for name in OURS:
                 (self.folder / name).unlink(missing_ok=True)

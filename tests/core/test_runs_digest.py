@@ -6,7 +6,10 @@ import subprocess
 import sys
 import threading
 import uuid
+from array import array
+from collections import deque
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from toy_models import NETWORK, SCHEDULE, SmallNetwork
 
 from t2v_core.diffusion import Compiled, Denoiser, GuidanceRescale, NativeSize, NoiseSeeds, VideoModel
@@ -139,11 +143,72 @@ def test_what_cannot_be_looked_into_counts_by_its_type(monkeypatch):
     assert digest([[1], [2], [3], [4], [5]]) != digest([[1], [2], [7], [4], [5]])
 
 
-@pytest.mark.parametrize("make", [lambda: torch.ones(2, 2).to_sparse(), lambda: torch.ones(2, 2, device="meta")])
-def test_numbers_that_cannot_be_read_are_like_no_others(make):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(2, 2).to_sparse(),
+        lambda: torch.ones(2, 2, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8),
+    ],
+    ids=["sparse", "meta", "quantized"],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_what_has_a_tensor_that_cannot_be_read_has_no_name(make):
     """Of two models of one shape neither may go on with the other's run."""
-    one = make()
-    assert digest(one) != digest(one) and digest({"weight": one}) != digest({"weight": make()})
+    tensor = make()
+    assert digest(tensor) is None and digest([1, {"weight": tensor}]) is None and digest([1]) is not None
+    assert key_of({"weight": tensor}, device=CPU) is None
+
+
+class Scaled(torch.Tensor):
+    """A tensor that means something else by what it has besides its numbers."""
+
+
+def scaled(scale: float) -> Scaled:
+    made = torch.ones(3).as_subclass(Scaled)
+    made.scale = scale
+    return made
+
+
+class Loose(nn.Module):
+    """A network with numbers that are in no file of it."""
+
+    def __init__(self, buffer: float, attribute: float, eps: float = 1e-5, activation: nn.Module | None = None):
+        super().__init__()
+        self.inner = nn.Sequential(nn.LayerNorm(3, eps=eps), activation or nn.ReLU())
+        with torch.no_grad():
+            self.register_buffer("unsaved", torch.tensor([buffer]), persistent=False)
+        self.inner.attribute = torch.tensor([attribute])
+
+
+@pytest.mark.parametrize(
+    ("make", "one", "other"),
+    [
+        (np.float32, 1, 2),
+        (np.int64, 1, 2),
+        (np.bool_, True, False),
+        (Decimal, "1.5", "1.25"),
+        (deque, [1, 2], [2, 1]),
+        (bytearray, b"a", b"b"),
+        (lambda values: array("d", values), [1.0], [2.0]),
+        (np.random.RandomState, 1, 2),
+        (scaled, 0.1, 0.2),
+        (lambda value: Loose(value, 1.0), 1.0, 2.0),
+        (lambda value: Loose(1.0, value), 1.0, 2.0),
+        (lambda value: Loose(1.0, 1.0, eps=value), 1e-5, 1e-6),
+        (lambda kind: Loose(1.0, 1.0, activation=kind()), nn.ReLU, nn.GELU),
+    ],
+)
+def test_what_shows_no_attributes_counts_too(make, one, other):
+    assert digest(make(one)) == digest(make(one)) != digest(make(other))
+
+
+def test_long_tensors_are_read_in_parts_and_count_to_the_last_number(monkeypatch):
+    numbers = torch.arange(1000.0)
+    whole = digest(numbers)
+    monkeypatch.setattr(sys.modules[digest.__module__], "_AT_ONCE", 64)
+    assert digest(numbers) == whole and digest(torch.cat([numbers[:-1], torch.ones(1)])) != whole
+    assert digest(torch.ones(1, 3).expand(500, 3)) == digest(torch.ones(500, 3)) != digest(torch.ones(3, 500))
 
 
 def test_an_array_of_objects_counts_by_what_is_in_it():

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -177,6 +178,33 @@ def test_a_run_json_that_is_none_is_refused_or_another_runs(kept, text):
     with pytest.raises(T2VError, match="run.json cannot be read|another run's"):
         opened(kept.parent)
     assert content(kept) == before
+
+
+@pytest.mark.parametrize("text", ["[", '{"key": 1}'])
+def test_a_refused_folder_keeps_even_a_run_that_has_only_begun(kept, text):
+    (kept / "state.safetensors").unlink()
+    (kept / "run.json").write_text(text)
+    with pytest.raises(T2VError, match="nothing was changed: move the folder"):
+        opened(kept.parent)
+    assert content(kept) == {"run.json": text.encode()}
+
+
+def test_runs_are_found_while_one_is_at_work(kept):
+    """Its files get other names at any moment."""
+    runs, stop = RunsFolder(kept.parent), threading.Event()
+
+    def look() -> list[str]:
+        problems = []
+        while not stop.is_set():
+            problems += [found.problem for found in runs.found()]
+        return problems
+
+    with ThreadPoolExecutor(1) as pool, opened(kept.parent) as run:
+        looking = pool.submit(look)
+        for _ in range(300):
+            run.keep(state(1))
+        stop.set()
+        assert set(looking.result()) == {""}
 
 
 def test_headers_that_lie_end_in_an_error(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 
@@ -14,7 +15,7 @@ from t2v_core.diffusion import SAMPLERS, BoundSampler, Denoiser, NativeSize, Vid
 from t2v_core.diffusion import sigmas_for as sigmas_of
 from t2v_core.diffusion.noise import step_noise
 from t2v_core.diffusion.samplers import State
-from t2v_core.runs import RunsFolder, sample_kept
+from t2v_core.runs import NOT_KEPT, RunsFolder, sample_kept
 from t2v_core.runs.folder import MOST_KEPT
 from t2v_core.windows import ContextWindows
 
@@ -192,6 +193,16 @@ def test_shorter_clips_and_empty_sigmas_are_not_kept(tmp_path):
     assert torch.equal(kept(runs), kept(None))
     assert torch.equal(kept(RunsFolder(tmp_path / "runs", 1), sigmas=torch.zeros(0)), torch.zeros(SHAPE))
     assert not runs.path.exists()
+
+
+def test_what_cannot_be_told_from_another_run_is_not_kept_and_says_so(tmp_path):
+    odd = copy.deepcopy(NETWORK)
+    odd.told = torch.ones(2, 2).to_sparse()
+    said = []
+    runs = RunsFolder(tmp_path / "runs", 1, say=said.append)
+    unlike = VideoModel(Denoiser(odd, SCHEDULE, "eps"), 0.18215, NativeSize(40, 48, 16, 8.0))
+    assert torch.equal(kept(runs, model=unlike), kept(None))
+    assert said == [NOT_KEPT] and not runs.path.exists()
 
 
 def test_a_run_cut_in_its_first_step_leaves_nothing(tmp_path):
