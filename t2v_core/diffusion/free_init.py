@@ -18,6 +18,7 @@ from .noise_schedule import NoiseSchedule
 
 MAX_ROUNDS = 100
 MAX_ORDER = 100
+LEAST_STOP = 1e-6  # below no clip has another frequency than 0, and far below its powers are no numbers any more
 FRAMES_AT_ONCE = 32
 
 
@@ -28,8 +29,8 @@ class FreeInit:
     rounds: how often the clip is sampled, 1 to MAX_ROUNDS [num_iters]. 1 is sampling as without FreeInit.
     filter_type: one of `FILTERS`; "box" is of the authors' code alone [method].
     order: of the butterworth filter: the larger, the steeper, 1 to MAX_ORDER [order].
-    spatial, temporal: where the filter stops, 0..1 of the highest frequency; at 0 of either nothing is taken over
-        [spatial_stop_frequency, temporal_stop_frequency].
+    spatial, temporal: where the filter stops, 0 or LEAST_STOP..1 of the highest frequency; at 0 of either nothing is
+        taken over [spatial_stop_frequency, temporal_stop_frequency].
     fast: fewer steps in the early rounds [use_fast_sampling].
 
     Raises T2VError for what is out of range.
@@ -43,6 +44,9 @@ class FreeInit:
     fast: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("rounds", "order"):
+            if not isinstance(getattr(self, name), int):
+                raise T2VError(f"{name} is {getattr(self, name)!r}; it is a whole number")
         if not 1 <= self.rounds <= MAX_ROUNDS:
             raise T2VError(f"rounds is {self.rounds}; a clip is sampled 1 to {MAX_ROUNDS} times")
         if self.filter_type not in FILTERS:
@@ -50,8 +54,9 @@ class FreeInit:
         if not 1 <= self.order <= MAX_ORDER:
             raise T2VError(f"order is {self.order}; it goes from 1 to {MAX_ORDER}")
         for name in ("spatial", "temporal"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise T2VError(f"{name}_stop_frequency is {getattr(self, name)}; it goes from 0 to 1")
+            stop = getattr(self, name)
+            if stop != 0.0 and not LEAST_STOP <= stop <= 1.0:
+                raise T2VError(f"{name}_stop_frequency is {stop}; it is 0, or from {LEAST_STOP} to 1")
 
     def steps(self, steps: int) -> tuple[int, ...]:
         """The number of steps of each round, where so many are asked for; `fast` has the last round alone take all."""

@@ -28,7 +28,7 @@ from t2v_core.diffusion import (
     sample_with_free_init,
     sigmas_for,
 )
-from t2v_core.diffusion.free_init import MAX_ORDER, MAX_ROUNDS, mix, noised
+from t2v_core.diffusion.free_init import LEAST_STOP, MAX_ORDER, MAX_ROUNDS, mix, noised
 from t2v_core.diffusion.rounds import sample_rounds, seed_of
 from t2v_core.errors import T2VError
 
@@ -281,6 +281,9 @@ def test_steps_are_counted_over_all_rounds_and_cancelling_ends_them():
         ({"spatial": 1.1}, "spatial_stop_frequency is 1.1"),
         ({"temporal": -0.1}, "temporal_stop_frequency is -0.1"),
         ({"temporal": float("nan")}, "temporal_stop_frequency is nan"),
+        ({"temporal": 1e-170}, "temporal_stop_frequency is 1e-170; it is 0, or from 1e-06 to 1"),
+        ({"rounds": 1.5}, "rounds is 1.5; it is a whole number"),
+        ({"order": 2.5}, "order is 2.5; it is a whole number"),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(numbers, says):
@@ -308,3 +311,11 @@ def test_what_does_not_go_with_it_is_refused_before_any_work(modifiers, changes,
     with pytest.raises(T2VError) as caught:
         rounds(*modifiers, callback=never, **changes)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("stop", [LEAST_STOP, 1e-3])
+def test_the_lowest_stops_still_make_a_filter(kind, stop):
+    for numbers in ({"spatial": stop}, {"temporal": stop}, {"spatial": stop, "temporal": stop}):
+        made = FreeInit(filter_type=kind, order=MAX_ORDER, **numbers).low_pass(9, 6, 7)
+        assert torch.isfinite(made).all() and made.min() >= 0 and made.max() <= 1
