@@ -45,7 +45,8 @@ class Input:
             raise ValueError(f'{shown(value)} is a value; this input takes a link, ["node id", output number]')
         if isinstance(self.type, list):
             if not any(type(value) is type(option) and value == option for option in self.type):
-                raise ValueError(f"{shown(value)} is not in the list: {listed(self.type)}")
+                known = f"the list: {listed(self.type)}" if self.type else "the list, which is empty"
+                raise ValueError(f"{shown(value)} is not in {known}")
             return value
         value = _CONVERTERS[self.type](value)
         least, most = self.options.get("min"), self.options.get("max")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..t2v_core.errors import GraphError
 from .graph import Graph, link_of, sort
@@ -12,6 +13,7 @@ from .schema import Input, inputs_of
 from .wording import listed, plain_lines, short, shown
 
 MOST_NAMED = 100  # nodes that only ComfyUI has, in one line
+FOLDERS = {"model_name": "--models", "lora_name": "--models", "video": "--input"}  # options, by input that lists files
 COMFYUI_ONLY = "not among this pack's nodes; outside ComfyUI only those run"
 
 
@@ -87,7 +89,7 @@ def _check_node(
                 _check_link(graph, link, declared, classes)
                 constants[name] = None  # not known before the run
             else:
-                constants[name] = declared.convert(node.inputs[name])
+                constants[name] = _constant(name, declared, node.inputs[name])
         except (GraphError, ValueError) as error:
             found.problems.append(f"{graph.place(node_id, name)}: {error}")
     for name in node.inputs.keys() - schema.keys():
@@ -96,6 +98,16 @@ def _check_node(
         answer = _own_check(classes[node.class_type], constants)
         if answer is not True:
             found.problems.append(f"{graph.place(node_id)}: {plain_lines(str(answer))}")
+
+
+def _constant(name: str, declared: Input, value: Any) -> Any:
+    """What the node gets for a value. Raises ValueError saying what is wrong, and for a file where it would be."""
+    try:
+        return declared.convert(value)
+    except ValueError as error:
+        if isinstance(declared.type, list) and name in FOLDERS:
+            raise ValueError(f"{error}; {FOLDERS[name]} DIR names the folder they are in") from None
+        raise
 
 
 def _check_link(graph: Graph, link: tuple[str, int], declared: Input, classes: dict[str, type]) -> None:

@@ -59,7 +59,7 @@ def change(workflow, node_id, name, value):
         ("5", "sampler_name", ["1", 0], "takes COMBO"),
         ("2", "text", None, "null is not text"),
         ("2", "text", {"a": 1}, "is not text"),
-        ("1", "model_name", "../../etc/passwd", "is not in the list: bundled"),
+        ("1", "model_name", "../../etc/passwd", "--models DIR names the folder they are in"),
         ("4", "num_frames", -1, "-1 is smaller than 0"),
         ("7", "fps", 0, "0.0 is smaller than 0.01"),
     ],
