@@ -17,7 +17,6 @@ _PIECE = re.compile(r"[^\\`]+|\\u[0-9a-fA-F]{4}|\\.|`|\\", re.DOTALL)
 _ESCAPES = {'\\"': '"', "\\'": "'", "\\\\": "\\", "\\/": "/", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
 _ESCAPES |= {"\\b": "\b", "\\f": "\f", "\\`": "`"}
 _NEGATIVE = re.compile(r"--neg(?![\w-])")
-_EDGE = re.compile(r"\A\s+|\s+\Z")
 
 Part = str | Expression
 
