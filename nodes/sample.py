@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from ..t2v_core.diffusion import SAMPLERS, SCHEDULERS, BoundSampler, GuidanceRescale, NetworkScale
+import logging
+
+from ..t2v_core.diffusion import SAMPLERS, SCHEDULERS, BoundSampler, ContextWindows, GuidanceRescale, NetworkScale
 from ..t2v_core.diffusion.samplers import OWN_ETA
+from ..t2v_core.errors import T2VError
 from . import host
 from .sockets import check_conditioning, check_free_init, latents_of
+
+logger = logging.getLogger(__name__)
+
+BEARABLE = 2  # times the frames that a model was made for: up to there clips keep what the prompt says
 
 
 class T2VSampler:
@@ -124,6 +131,7 @@ class T2VSampler:
         check_conditioning(negative, frames, "negative")
         check_free_init(free_init, denoise)
         running = host.current()
+        _warn_of_length(running, model, frames)
         if guidance_rescale > 0:
             model = running.patch(model, GuidanceRescale(guidance_rescale))
         if scheduler in SCHEDULERS and SCHEDULERS[scheduler].network_scale:
@@ -131,6 +139,21 @@ class T2VSampler:
         settings = host.Sampling(seed, steps, cfg, sampler_name, scheduler, denoise, free_init)
         samples = running.sample(model, positive, negative, latent_image, settings, noise)
         return ({**latent_image, "samples": samples},)
+
+
+def _warn_of_length(running: host.Host, model: object, frames: int) -> None:
+    """Says it where a clip is denoised whole that is much longer than what the model was made for."""
+    try:
+        made_for = running.native_size(model).num_frames
+    except T2VError:  # a model of another loader, of which that is not known
+        return
+    if frames > BEARABLE * made_for and running.modifier(model, ContextWindows) is None:
+        logger.warning(
+            "latent_image has %d frames and the model was made for %d; T2V Context Windows, between model and sampler, "
+            "denoises a long clip in windows of so many",
+            frames,
+            made_for,
+        )
 
 
 class T2VSamplerSelect:

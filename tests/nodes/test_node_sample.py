@@ -1,5 +1,7 @@
 """T2VSampler and T2VSamplerSelect against the core they stand on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -127,3 +129,14 @@ def test_sampler_select_carries_name_and_eta(part, host):
     assert (bound.name, bound.eta) == ("euler_ancestral", 0.5)
     with pytest.raises(part("t2v_core.errors").T2VError, match="eta"):
         part("nodes").T2VSamplerSelect().select("euler_ancestral", -0.5)
+
+
+@pytest.mark.parametrize(("frames", "windows", "told"), [(32, None, False), (33, None, True), (33, 16, False)])
+def test_a_clip_much_longer_than_the_model_was_made_for_is_told(run, part, tiny, caplog, frames, windows, told):
+    diffusion = part("t2v_core.diffusion")
+    model = replace(tiny.model, native=replace(tiny.model.native, num_frames=16))
+    if windows:
+        model = model.patched(diffusion.ContextWindows(windows))
+    run(model=model, steps=1, latent_image={"samples": torch.zeros(frames, 4, 2, 2)})
+    assert ("T2V Context Windows" in caplog.text) == told
+    assert not told or "33 frames and the model was made for 16" in caplog.text
