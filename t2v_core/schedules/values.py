@@ -91,6 +91,7 @@ class _Numbers:
         values = [entries[knot.index].value for knot in knots]
         self.constants = np.array([np.nan if isinstance(value, Expression) else value for value in values])
         self.blends = [self.blend(i) for i in range(len(knots))]
+        self.mistakes: dict[int, str] = {}  # by segment, one each
 
     def value(self, segment: int) -> Expression:
         return self.entries[self.knots[segment].index].value
@@ -115,12 +116,14 @@ class _Numbers:
                 values[mine] = compute(self.value(segment), self.clip, moments[mine])
             if self.blends[segment] != HOLD:
                 by_blend.setdefault(self.blends[segment], []).append(mine)
+        self.note(values, frames, segments)  # a blend makes nan of inf
         for blend, groups in by_blend.items():
             mine = np.concatenate(groups)
             mine = mine[~early[mine]]
             blending[mine] = True
             self.mix(values, mine, frames[mine], segments[mine], blend)
-        self.check(values, frames, segments)
+        self.note(values, frames, segments)
+        self.raise_mistakes()
         return values
 
     def mix(self, values: np.ndarray, mine: np.ndarray, frames: np.ndarray, segments: np.ndarray, blend: Blend) -> None:
@@ -130,17 +133,25 @@ class _Numbers:
         for segment in np.unique(segments) + 1:
             if np.isnan(targets[segment]):
                 [targets[segment]] = compute(self.value(segment), self.clip, self.starts[segment : segment + 1])
+            if not isfinite(targets[segment]):  # it is the next knot's mistake, not that of the one which leads there
+                self.mistake(segment, self.starts[segment], targets[segment])
+                targets[segment] = 0.0
         with np.errstate(all="ignore"):
             weights = blend.weights((frames - start) / (stop - start))
             values[mine] += weights * (targets[segments + 1] - values[mine])
 
-    def check(self, values: np.ndarray, frames: np.ndarray, segments: np.ndarray) -> None:
-        if not (bad := np.flatnonzero(~np.isfinite(values))).size:
-            return
+    def note(self, values: np.ndarray, frames: np.ndarray, segments: np.ndarray) -> None:
+        bad = np.flatnonzero(~np.isfinite(values))
         for segment in np.unique(segments[bad]):
             first = bad[segments[bad] == segment][0]
-            entry = self.entries[self.knots[segment].index]
-            self.source.error(entry.at, f"this is not a finite number at frame {frames[first]}: {values[first]}")
+            self.mistake(segment, frames[first], values[first])
+
+    def mistake(self, segment: int, frame: int, value: float) -> None:
+        self.mistakes.setdefault(segment, f"this is not a finite number at frame {frame}: {value}")
+
+    def raise_mistakes(self) -> None:
+        for segment, message in sorted(self.mistakes.items()):
+            self.source.error(self.entries[self.knots[segment].index].at, message)
         self.source.raise_errors()
 
 

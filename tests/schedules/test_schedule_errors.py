@@ -200,6 +200,23 @@ def test_long_lines_are_cut_around_the_caret(column):
     assert shown.startswith("…") == (column > 65) and shown.endswith("…") == (column < 9968)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0:(1.0), 8:(1/0)", [(12, 8, "inf")]),  # what leads there is no mistake
+        ("0:(1.0), 8:(1/(t-8)), 12:(0)", [(12, 8, "inf")]),
+        ("0:(1/0), 8:(2)", [(3, 0, "inf")]),
+        ("0:(1/0) @linear, 8:(sqrt(-1))", [(3, 0, "inf"), (20, 8, "nan")]),
+        ("0:(0), 4:(1/0) @linear, 8:(1)", [(10, 4, "inf")]),
+    ],
+)
+def test_the_key_whose_value_is_not_finite_is_named(text, expected):
+    with pytest.raises(ScheduleError) as raised:
+        parse_values(text).evaluate(16)
+    found = [(problem.column, problem.message) for problem in raised.value.problems]
+    assert found == [(at, f"this is not a finite number at frame {frame}: {value}") for at, frame, value in expected]
+
+
 def test_at_evaluation_the_frame_is_named():
     schedule = parse_values("0:(1),\n3:(1/(t-5)), 8:(sqrt(7-t))")
     with pytest.raises(ScheduleError) as raised:
