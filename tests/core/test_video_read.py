@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         ({"start": -1}, "start is -1"),
         ({"start": 1.5}, "start is 1.5"),
         ({"start": True}, "start is True"),
-        ({"start": 30}, "start is 30: .* ends before it, after about 30 frames"),
+        ({"start": 30}, "has no frame 30: it ends after about 30 frames"),
         ({"start": 10**12}, "start is 1000000000000"),
         ({"end": 0}, "end is 0; it must be greater"),
         ({"start": 5, "end": 5}, "end is 5"),
@@ -249,7 +249,7 @@ def test_wrong_arguments(clips, options, message):
 
 
 def test_a_webp_ends_too(clips):
-    with pytest.raises(VideoError, match="start is 12: .* ends before it, after 12 frames"):
+    with pytest.raises(VideoError, match="has no frame 12: it ends after 12 frames"):
         list(read_video(clips["a.webp"], 12))
 
 

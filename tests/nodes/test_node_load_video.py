@@ -147,8 +147,8 @@ def test_what_does_not_fit_is_refused_before_a_frame_is_decoded(load, part, host
 @pytest.mark.parametrize(
     "video, changes, message",
     [
-        ("clip.mkv", {"start_frame": 40}, "start is 40"),
-        ("clip.mkv", {"start_frame": 1000}, "start is 1000"),
+        ("clip.mkv", {"start_frame": 40}, "clip.mkv has no frame 40"),
+        ("clip.mkv", {"start_frame": 1000}, "clip.mkv has no frame 1000"),
         ("clip.mkv", {"width": 100_000, "height": 8, "num_frames": 1}, "100000 x 8"),
         ("text.mp4", {}, "not a video"),
         ("../clip.mkv", {}, "no file|leads out"),

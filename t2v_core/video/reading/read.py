@@ -195,7 +195,7 @@ class _FFmpegReader(VideoReader):
     def _nothing(self, log: bytes) -> VideoError:
         if self._start and not ERRORS.search(log):
             frames = count_frames(self.info).num_frames
-            return VideoError(f"start is {self._start}: {self.info.path} ends before it, after about {frames} frames")
+            return VideoError(f"{self.info.path} has no frame {self._start}: it ends after about {frames} frames")
         return VideoError(f"{self.info.path} has no frame that can be decoded:\n{last_words(log)}")
 
     def close(self) -> None:
@@ -222,9 +222,8 @@ class _WebPReader(VideoReader):
             picture = None
         if picture is None:
             if not self.count:
-                raise VideoError(
-                    f"start is {self._start}: {self.info.path} ends before it, after {self.info.num_frames} frames"
-                )
+                frames = self.info.num_frames
+                raise VideoError(f"{self.info.path} has no frame {self._start}: it ends after {frames} frames")
             self.close()
             return None
         if picture.shape[:2] != (self.height, self.width):
