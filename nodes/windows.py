@@ -84,6 +84,15 @@ class T2VContextWindows:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, length=None, overlap=None):
+        overlap = overlap or 0  # None comes over a link: not known yet, as the model's own length, 0, is not
+        try:
+            ContextWindows(length or max(1, overlap + 1), overlap)
+        except T2VError as error:
+            return str(error)
+        return True
+
     def patch(self, model, length, overlap, stride, plan, fuse, where):
         running = host.current()
         windows = ContextWindows(length or _own_length(running, model), overlap, stride, plan, fuse, where)

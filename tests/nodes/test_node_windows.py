@@ -89,6 +89,26 @@ def test_numbers_that_make_no_windows_are_refused(part, host, tiny, patch, chang
         patch(tiny.model, **changes)
 
 
+@pytest.mark.parametrize(
+    ("length", "overlap", "says"),
+    [
+        (8, 8, "overlap is 8; windows of 8 frames share 0 to 7 of them"),
+        (8, -1, "overlap is -1; windows of 8 frames share 0 to 7 of them"),
+        (0, -1, "overlap is -1;"),
+        (-3, 0, "length is -3; a window has at least 1 frame"),
+        (-3, None, "length is -3;"),
+        (8, 7, True),
+        (0, 99, True),  # 99 of the model's own number of frames are told from the model
+        (8, None, True),
+        (None, 4, True),
+        (None, None, True),
+    ],
+)
+def test_numbers_are_checked_before_anything_runs(part, length, overlap, says):
+    answer = part("nodes").T2VContextWindows.VALIDATE_INPUTS(length, overlap)
+    assert answer is True if says is True else answer.startswith(says)
+
+
 def test_a_model_of_no_length_needs_a_number(part, host, tiny, patch, monkeypatch):
     errors = part("t2v_core.errors")
 
