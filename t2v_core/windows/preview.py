@@ -130,9 +130,7 @@ def _places(windows: Windows, num_frames: int) -> Iterator[int]:
         yield row
 
 
-def _draw_lane(
-    canvas: Canvas, shares: np.ndarray, parity: np.ndarray, line: Timeline, top: float, tall: float
-) -> None:
+def _draw_lane(canvas: Canvas, shares: np.ndarray, parity: np.ndarray, line: Timeline, top: float, tall: float) -> None:
     """A row of bars, drawn run by run of columns that look alike."""
     canvas.box(line.left, top, line.right, top + tall, PANEL)
     steps = np.round(shares * 64).astype(int) * 2 + parity
