@@ -7,13 +7,15 @@ Combine is called as it stands there. Either peer may be left out.
 
 All get the same frames and write H.264 mp4 at CRF 23, preset medium. The limit is the same ffmpeg with our own
 arguments, fed rgb24 bytes that are ready in memory. Per size: the seconds, and the limit's over the writer's, round by
-round (above 1 is faster than the limit), by the wall clock and in CPU time of Python and ffmpeg together.
+round (above 1 is faster than the limit), by the wall clock and in CPU time of Python and ffmpeg together. Then each
+peer's time over ours, round by round: the median, with the 95% interval that the order of the rounds gives it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import multiprocessing
 import os
 import resource
@@ -225,6 +227,27 @@ def table(size: tuple[int, int], taken: dict[str, list[tuple[float, float, int]]
     return "\n".join(rows)
 
 
+def against_peers(taken: dict[str, list[tuple[float, float, int]]]) -> str:
+    rows = ["| peer / ours | by the clock (95% interval) | CPU time (95% interval) |", "|---|---|---|"]
+    for peer in (name for name in (VHS, SAVE_VIDEO) if name in taken):
+        for own in (OURS_UINT8, OURS_FLOAT):
+            pairs = list(zip(taken[peer], taken[own], strict=True))
+            cells = [_median_and_interval([their[of] / our[of] for their, our in pairs]) for of in (0, 1)]
+            rows.append(f"| {peer} / {own} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _median_and_interval(values: list[float]) -> str:
+    """The median, and the values between which it lies with 95%, whatever their distribution (the sign test's)."""
+    ordered, count = sorted(values), len(values)
+    below, left_out = 0.0, -1
+    while (below := below + math.comb(count, left_out + 1) / 2**count) <= 0.025:
+        left_out += 1
+    if left_out < 0:
+        return f"{statistics.median(ordered):.3f} (too few rounds)"
+    return f"{statistics.median(ordered):.3f} ({ordered[left_out]:.3f} to {ordered[-1 - left_out]:.3f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--comfyui", type=Path, help="ComfyUI's folder")
@@ -237,7 +260,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = [tuple(map(int, text.split("x"))) for text in arguments.size] if arguments.size else SIZES
     for size in sizes:
-        print(table(size, measure(arguments, size)), end="\n\n", flush=True)
+        taken = measure(arguments, size)
+        print(table(size, taken), against_peers(taken), sep="\n\n", end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
