@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 760, 260  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 24, 34  # around its axes; the legend stands on the right
 INK, GRID = (40, 40, 40), (225, 225, 225)
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (140, 86, 75),
-           (227, 119, 194), (90, 90, 90), (188, 189, 34), (0, 60, 120))  # fmt: skip
+           (227, 119, 194), (90, 90, 90), (188, 189, 34), (0, 60, 120), (255, 187, 120), (152, 223, 138))  # fmt: skip
 LOGARITHMIC = ("loss", "norm")
 
 Line = list[tuple[float, float]]
