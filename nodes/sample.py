@@ -59,7 +59,7 @@ class T2VSampler:
                         "step": 0.1,
                         "round": 0.01,
                         "tooltip": "How strongly the prompt is followed. 1 ignores the negative prompt and is twice as "
-                        "fast. 'bundled' likes 2 to 3, ModelScope's models 7 to 12.",
+                        "fast. 'bundled' likes 1.25 to 2, ModelScope's models 7 to 12.",
                     },
                 ),
                 "sampler_name": (

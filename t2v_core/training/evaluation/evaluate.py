@@ -34,7 +34,7 @@ class Settings:
     """How clips are sampled; the defaults are those of the shipped workflow."""
 
     steps: int = 12
-    cfg: float = 2.0
+    cfg: float = 1.25
     sampler: str = "dpmpp_2m"
     scheduler: str = "normal"
 
