@@ -56,7 +56,7 @@ class WithoutSelfAttention(UNetHooks):
 
 def test_perturbed_attention_guidance(comfy):
     """Away from what is drawn without self-attention: Ahn et al. (arXiv 2403.17377), section 4."""
-    clip, scale = Clip(**LARGE), 8.0
+    clip, scale = Clip(**LARGE), 4.0
     rows = rows_of(clip, "PerturbedAttentionGuidance", {"scale": 0.0}, {"scale": scale}, **PARTIAL)
 
     def perturbed(x, sigma):
