@@ -19,7 +19,7 @@ from . import text as texts
 from .latents import Clips, read_cache
 from .loop import Average, Log, load, save, warm_root_linear
 from .muon import Muon
-from .probes import sensitivity
+from .probes import PROBES, sensitivity
 
 CONFIG = UNet3DConfig(
     widths=(32, 48, 64, 80),
@@ -127,7 +127,7 @@ def optimisers(network: UNet3D, run: Run) -> tuple[Muon, torch.optim.AdamW]:
             edge = name.startswith(("input_blocks.0.0.", "out."))
             (rest if edge or weight.ndim < 2 else matrices).append(weight)
     return Muon(matrices, run.learning_rate), torch.optim.AdamW(
-        rest, lr=run.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        rest, lr=run.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )
 
 
@@ -143,7 +143,7 @@ def least_timestep(run: Run, step: int) -> float:
 
 def _gradients(network: UNet3D, schedule: NoiseSchedule, clips: list[Clips], run: Run, step: int,
                worker: int) -> float:  # fmt: skip
-    """Leave this step's gradient, averaged over the workers, on the network; returns this worker's own loss."""
+    """Leave the gradient of this worker's share of the step on the network; returns its loss."""
     shared = _generator(run, step, 63)  # the same for all workers
     longer = step >= run.alone and len(clips) > 1 and torch.rand((), generator=shared).item() < run.longer
     generator, share = _generator(run, step, worker), run.batch // run.workers
@@ -160,12 +160,19 @@ def _gradients(network: UNet3D, schedule: NoiseSchedule, clips: list[Clips], run
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
     loss.backward()
-    if run.workers > 1:
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        flat = torch.nn.utils.parameters_to_vector(gradients)
-        torch.distributed.all_reduce(flat)
-        torch.nn.utils.vector_to_parameters(flat / run.workers, gradients)
     return loss.item()
+
+
+def _averaged_and_clipped(network: UNet3D, workers: int) -> float:
+    """Gives every worker the mean of all their gradients, clipped to a norm of 1; returns the norm it had."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.nn.utils.parameters_to_vector(gradients)
+    if workers > 1:
+        torch.distributed.all_reduce(flat)
+        flat /= workers
+    norm = flat.norm().item()
+    torch.nn.utils.vector_to_parameters(flat.mul_(min(1.0, 1 / (norm + 1e-6))), gradients)
+    return norm
 
 
 class _Worker:
@@ -206,26 +213,36 @@ class _Worker:
                 group["lr"] = rate * factor
             each.zero_grad(set_to_none=True)
         loss = _gradients(self.network, self.schedule, self.clips, self.run, step, self.number)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        norm = _averaged_and_clipped(self.network, self.run.workers)
         for each in self.optimisers:
             each.step()
-        return {"loss": loss, "norm": norm.item()}
+        return {"loss": loss, "norm": norm}
 
     def go(self, last: int) -> None:
-        """The steps up to `last`, in the first worker with what is to be seen and kept of them."""
+        """The steps up to `last`; the first worker keeps and shows what there is of them."""
         parent = torch.multiprocessing.parent_process()
         for step in range(self.first, last):
             if parent is not None and not parent.is_alive():
                 return  # it was killed: its workers must not go on without it
             figures = self.step(step)
-            if self.number:
-                continue
-            self.average.update(self.network)
-            self.log.add(step, **figures)
-            if (step + 1) % SAVED == 0 or step + 1 == last:
-                self._save(step + 1)
+            if self.number == 0:
+                self.average.update(self.network)
+                self.log.add(step, **figures)
+                if (step + 1) % SAVED == 0 or step + 1 == last:
+                    self._save(step + 1)
             if (step + 1) % PROBED == 0:
-                self.words.row(step + 1, sensitivity(velocity_error, self.network, self.schedule, self.clips[0]))
+                self._probe(step + 1)
+
+    def _probe(self, step: int) -> None:
+        """Which words the network reads; each worker asks about its share of them."""
+        names = list(PROBES)[self.number :: self.run.workers]
+        found = sensitivity(velocity_error, self.network, self.schedule, self.clips[0], names)
+        values = torch.tensor([found.get(name, 0.0) for name in PROBES])
+        if self.run.workers > 1:
+            torch.distributed.all_reduce(values)
+        if self.number == 0:
+            rows = zip(PROBES, values.tolist(), strict=True)
+            self.words.row(step, {name: value for name, value in rows if value})
 
 
 def _work(number: int, out: Path, latents_path: Path, text_path: Path, run: Run, rendezvous: str,

@@ -6,10 +6,11 @@ network: after 400 steps of 8 clips its loss was that of Adam after about 600.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
+from itertools import groupby
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic of the post, which lifts every singular value to about 1
@@ -38,6 +39,28 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x.mT if upright else x
 
 
+def orthogonalise_all(matrices: list[Tensor]) -> list[Tensor]:
+    """`orthogonalise` for matrices of any sizes, those of one shape together.
+
+    The processes of a run have the same matrices: each works out its share, and all get all.
+    """
+    shared = torch.distributed.is_initialized()
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
+    whole = matrices[0].new_zeros(sum(matrix.numel() for matrix in matrices))
+    found = [
+        part.view_as(matrix)
+        for part, matrix in zip(whole.split([matrix.numel() for matrix in matrices]), matrices, strict=True)
+    ]
+    places = sorted(range(len(matrices)), key=lambda place: matrices[place].shape)[rank::world]
+    for _, alike in groupby(places, key=lambda place: matrices[place].shape):
+        members = list(alike)
+        for place, matrix in zip(members, orthogonalise(torch.stack([matrices[i] for i in members])), strict=True):
+            found[place].copy_(matrix)
+    if world > 1:
+        torch.distributed.all_reduce(whole)
+    return found
+
+
 class Muon(torch.optim.Optimizer):
     """For weights of two dimensions or more; the dimensions after the first are one.
 
@@ -49,21 +72,21 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves every weight that has a gradient. Weights of one shape are worked out together."""
+        """Moves every weight that has a gradient. Processes of one run must have the same gradients."""
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)  # Nesterov's
-                by_shape[tuple(update.shape)].append((weight, update))
-            for (rows, columns), members in by_shape.items():
-                rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-                updates = orthogonalise(torch.stack([update for _, update in members]))
-                for (weight, _), update in zip(members, updates, strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(update.view_as(weight), alpha=-rate)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            updates = orthogonalise_all([self._update(weight, group["momentum"]) for weight in weights])
+            for weight, update in zip(weights, updates, strict=True):
+                rows, columns = update.shape
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+    def _update(self, weight: Tensor, momentum: float) -> Tensor:
+        """What the weight's gradient and its momentum come to, Nesterov's way, as a matrix."""
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(state["momentum"], momentum).flatten(1)

@@ -7,14 +7,17 @@ import json
 
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 
 from t2v_core.checkpoints import load_bundled
 from t2v_core.errors import T2VError
 from t2v_core.training import autoencoder, config, denoiser, latents, text
 from t2v_core.training.evaluation.evaluate import Settings, generate
 from t2v_core.training.loop import Log, load
-from t2v_core.training.muon import Muon, orthogonalise
+from t2v_core.training.muon import Muon, orthogonalise, orthogonalise_all
 from t2v_core.training.pack import LATENT_SCALE, pack
+from t2v_core.training.probes import PROBES
 
 ONE = denoiser.Run(steps=3, batch=2, workers=1, alone=1, outlined=2, longer=0.4)
 
@@ -110,6 +113,17 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run, tmp_path, workers):
         assert all(torch.equal(there[kind][name], value) for name, value in here[kind].items()), kind
 
 
+def test_which_words_are_read_is_logged(run, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(denoiser, "PROBED", 2)
+    denoiser.train(tmp_path, run / "latents.pt", run / "text.pt", ONE)
+    with (tmp_path / "words.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    scenes = [shown for shown in clips[0].shown if isinstance(shown, latents.Scene)]
+    suited = [name for name, probe in PROBES.items() if any(map(probe.applies, scenes))]
+    assert header == ["step", "seconds", *suited] and len(suited) > 3
+    assert [row[0] for row in rows] == ["2"] and all(0.5 < float(value) < 2 for value in rows[0][2:])
+
+
 def test_a_run_starts_on_one_thing_alone_and_nearly_all_noise(clips):
     short = clips[0]
     assert 0 < len(short.alone.places) < len(short.places)
@@ -150,6 +164,26 @@ def test_orthogonalise_lifts_every_singular_value_to_about_one():
         lengths = torch.diagonal(u.mT @ found @ v.mT, dim1=1, dim2=2)
         assert 0.5 < lengths.min() and lengths.max() < 1.2
         assert torch.linalg.svdvals(found).max() < 1.2
+
+
+def _matrices() -> list[torch.Tensor]:
+    """Of more shapes than one, an odd number of them."""
+    numbers = torch.Generator().manual_seed(3)
+    return [torch.randn(*shape, generator=numbers) for shape in ((8, 4), (4, 4), (8, 4), (3, 9), (8, 4))]
+
+
+def _orthogonalise_as(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.save(orthogonalise_all(_matrices()), f"{folder}/{rank}.pt")
+
+
+def test_two_processes_share_the_work_and_have_what_one_has(tmp_path):
+    torch.multiprocessing.spawn(_orthogonalise_as, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = [orthogonalise(matrix[None])[0] for matrix in _matrices()]
+    for one, other, wanted in zip(first, second, alone, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, wanted)
 
 
 def test_muon_finds_the_least_squares_solution():
