@@ -228,10 +228,10 @@ class _Worker:
             if self.number == 0:
                 self.average.update(self.network)
                 self.log.add(step, **figures)
-                if (step + 1) % SAVED == 0 or step + 1 == last:
-                    self._save(step + 1)
             if (step + 1) % PROBED == 0:
                 self._probe(step + 1)
+            if self.number == 0 and ((step + 1) % SAVED == 0 or step + 1 == last):
+                self._save(step + 1)  # after the logs: a run that goes on from here has them whole
 
     def _probe(self, step: int) -> None:
         """Which words the network reads; each worker asks about its share of them."""

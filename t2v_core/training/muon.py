@@ -44,7 +44,7 @@ def orthogonalise_all(matrices: list[Tensor]) -> list[Tensor]:
 
     The processes of a run have the same matrices: each works out its share, and all get all.
     """
-    shared = torch.distributed.is_initialized()
+    shared = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
     whole = matrices[0].new_zeros(sum(matrix.numel() for matrix in matrices))
     found = [
