@@ -101,6 +101,7 @@ def main() -> int:
     command.add_argument("--cfg", type=float)
     command.add_argument("--sampler")
     command.add_argument("--scheduler")
+    command.add_argument("--seed-shift", type=int, help="added to the clips' seeds: other noise for the same prompts")
     options = parser.parse_args()
     try:
         options.function(options)

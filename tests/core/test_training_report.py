@@ -21,7 +21,18 @@ from t2v_core.training.clips.captions import vocabulary
 from t2v_core.training.clips.mixture import Change as DrawnChange
 from t2v_core.training.clips.mixture import draw_change
 from t2v_core.training.clips.scenes import FRAMES, Scene, Thing, draw, sample_clip
-from t2v_core.training.evaluation.changing import AT, Blend, Change, Switch, blend_list, places, switch_list, switched
+from t2v_core.training.evaluation.changing import (
+    AT,
+    Blend,
+    Change,
+    Switch,
+    blend_list,
+    blends,
+    places,
+    switch_list,
+    switched,
+    switches,
+)
 from t2v_core.training.evaluation.detect import read, read_frames
 from t2v_core.training.evaluation.evaluate import Result, Settings, evaluate, generate, generate_changing
 from t2v_core.training.evaluation.measures import Steadiness, ranks, spearman, steadiness, wilson
@@ -304,17 +315,27 @@ def model(tmp_path_factory):
 SHORT = Settings(steps=1)
 
 
+SHIFTED = Settings(steps=1, seed_shift=10_000)
+
+
 def test_results_come_in_order_and_are_the_same_from_one_process_and_two(model, capfd):
     sets = load_prompts()
     prompts = [sets["two"][0], replace(sets["camera"][0], frames=3)]
-    one, two = (list(evaluate(model, prompts, SHORT, workers)) for workers in (1, 2))
-    assert one == two and [found.prompt for found in one] == prompts
+    one, two = (list(evaluate(model, prompts, SHIFTED, workers)) for workers in (1, 2))
+    assert one == two and [found.prompt for found in one] == [replace(p, seed=p.seed + 10_000) for p in prompts]
     assert "2/2 clips" in capfd.readouterr().err
     assert all(set(found.right) <= found.prompt.judged for found in one)
     assert "camera" in one[1].right and "size" not in one[1].right and "left colour" in one[0].right
     assert all(found.drawn is not None and found.drawn.shape_iou > 0.9 for found in one)
-    frames = generate(load_bundled(path=model), prompts[0].text, prompts[0].seed, SHORT, prompts[0].frames)
-    assert one[0].strip == film_strip(frames)
+    bundled, first = load_bundled(path=model), prompts[0]
+    plain, other = (generate(bundled, first.text, first.seed + shift, SHORT, first.frames) for shift in (0, 10_000))
+    assert film_strip(plain) != one[0].strip == film_strip(other)
+
+
+def test_a_shift_of_the_seeds_is_one_of_the_changes_too(model):
+    (switch,), (blend,) = switches(model, SHIFTED, 1, 1), blends(model, SHIFTED, 1, 1)
+    assert switch.change == replace(SWITCHES[0], seed=SWITCHES[0].seed + 10_000)
+    assert blend.change == replace(BLENDS[0], seed=BLENDS[0].seed + 10_000)
 
 
 def test_a_changing_prompt_begins_as_one_and_ends_as_the_other(model):

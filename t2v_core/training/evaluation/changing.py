@@ -15,7 +15,7 @@ from ..clips.captions import plain_caption
 from ..clips.scenes import BACKGROUNDS, COLOURS, FRAMES, STRAIGHT, Scene, Thing
 from ..clips.shapes import SHAPES
 from .detect import Frame, read_frames
-from .evaluate import Settings, generate_changing, in_order
+from .evaluate import Settings, generate_changing, in_order, shifted
 from .measures import spearman
 from .sheets import film_strip
 from .wordings import evenly, mixed
@@ -116,13 +116,13 @@ def blend_list() -> list[Change]:
 def switches(path: Path, settings: Settings = Settings(), workers: int = 2,  # noqa: B008 (frozen)
              limit: int | None = None) -> Iterator[Switch]:  # fmt: skip
     """Generate and read the clips of `switch_list`, or the first `limit`, as `evaluate` does."""
-    return in_order(path, partial(_switch, settings=settings), switch_list()[:limit], workers)
+    return in_order(path, partial(_switch, settings=settings), shifted(switch_list()[:limit], settings), workers)
 
 
 def blends(path: Path, settings: Settings = Settings(), workers: int = 2,  # noqa: B008 (frozen)
            limit: int | None = None) -> Iterator[Blend]:  # fmt: skip
     """Generate and read the clips of `blend_list`, or the first `limit`, as `evaluate` does."""
-    return in_order(path, partial(_blend, settings=settings), blend_list()[:limit], workers)
+    return in_order(path, partial(_blend, settings=settings), shifted(blend_list()[:limit], settings), workers)
 
 
 def _generated(bundled: Bundled, change: Change, weights: list[float], settings: Settings) -> torch.Tensor:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,12 +31,16 @@ Job, Done = TypeVar("Job"), TypeVar("Done")
 
 @dataclass(frozen=True)
 class Settings:
-    """How clips are sampled; the defaults are those of the shipped workflow."""
+    """How clips are sampled; the defaults are those of the shipped workflow.
+
+    seed_shift: added to the seed of each clip of a fixed list, for other noise to the same prompts.
+    """
 
     steps: int = 12
     cfg: float = 1.25
     sampler: str = "dpmpp_2m"
     scheduler: str = "normal"
+    seed_shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,12 @@ def evaluate(path: Path, prompts: Sequence[Prompt], settings: Settings = Setting
     They do not depend on `workers`, processes of one thread each. Progress goes to stderr.
     Raises CheckpointError where there is no model in `path`.
     """
-    return in_order(path, partial(_result, settings=settings), prompts, workers)
+    return in_order(path, partial(_result, settings=settings), shifted(prompts, settings), workers)
+
+
+def shifted(jobs: Sequence[Job], settings: Settings) -> list[Job]:
+    """The jobs, dataclasses with a `seed`, with the settings' shift added to it."""
+    return [replace(job, seed=job.seed + settings.seed_shift) for job in jobs]
 
 
 def _result(bundled: Bundled, prompt: Prompt, settings: Settings) -> Result:
