@@ -31,7 +31,7 @@ help:
 	@echo 'make demo PROMPT="..."       the same with your prompt'
 	@echo 'make test                    ruff, then every test'
 	@echo 'make lint                    ruff alone'
-	@echo 'make evaluate                asks the bundled model for the fixed prompts, reads what it drew (half an hour)'
+	@echo 'make evaluate                asks the bundled model for the fixed prompts, reads what it drew (13 minutes)'
 	@echo 'make clean                   removes .venv and the caches, never your videos'
 	@echo 'PYTHON=... TORCH=...         another interpreter, another PyTorch (now: $(PYTHON), $(TORCH))'
 

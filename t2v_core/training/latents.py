@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from .clips.mixture import Change, chance, draw_change, random_change, random_sc
 from .clips.scenes import FRAMES, LONGER, SIZE, Scene, Thing, draw, sample_clip
 from .loop import load, save
 from .text import EMPTY, token_ids
+from .workers import worker_pool
 
 DROPPED = 0.1  # share of clips without a caption, for classifier-free guidance
 PLAIN = 0.25  # share of captions in the plain wording
@@ -71,7 +70,6 @@ def draw_one(frames: int, size: int, changes: float, generator: torch.Generator)
 @lru_cache(maxsize=1)
 def _network(path: Path, scale: float) -> Autoencoder:
     """Read once by each process."""
-    torch.set_num_threads(1)
     return trained_autoencoder(path, scale)
 
 
@@ -94,11 +92,11 @@ def cache(autoencoder_path: Path, scale: float, out: Path, run: Run = Run(), wor
     """Draw and encode the clips; latents fp16 `[n, 4, f, h, w]`, unit variance, and what they show, to `latents.pt`.
 
     The file does not depend on `workers`, processes of one thread each.
+    Raises T2VError for less than one worker.
     """
     state: dict = {}
     started, total, done = time.monotonic(), run.short + run.longer, 0
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawning) as pool:
+    with worker_pool(workers) as pool:
         for frames, clips in ((FRAMES, run.short), (LONGER, run.longer)):
             sizes = [min(CHUNK, clips - first) for first in range(0, clips, CHUNK)]
             chunks = [

@@ -312,10 +312,7 @@ def model(tmp_path_factory):
     return save_bundled(path, UNet3D(sizes), reader, Autoencoder(autoencoder.CONFIG), settings)
 
 
-SHORT = Settings(steps=1)
-
-
-SHIFTED = Settings(steps=1, seed_shift=10_000)
+SHORT, SHIFTED = Settings(steps=1), Settings(steps=1, seed_shift=10_000)
 
 
 def test_results_come_in_order_and_are_the_same_from_one_process_and_two(model, capfd):

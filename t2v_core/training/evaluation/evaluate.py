@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from ...checkpoints import Bundled, load_bundled
 from ...diffusion import prepare_noise, sample, sigmas_for
 from ...errors import T2VError
 from ..clips.scenes import Scene, draw, sample_clip
+from ..workers import worker_pool
 from .detect import read
 from .measures import Steadiness, steadiness
 from .prompts import Prompt
@@ -127,7 +126,6 @@ def _result(bundled: Bundled, prompt: Prompt, settings: Settings) -> Result:
 @lru_cache(maxsize=1)
 def _model(path: Path) -> Bundled:
     """Read once by each process."""
-    torch.set_num_threads(1)
     return load_bundled(path=path)
 
 
@@ -141,11 +139,8 @@ def in_order(path: Path, work: Callable[[Bundled, Job], Done], jobs: Sequence[Jo
     work: a function of a module, or a `partial` of one. The file is read once by each process.
     Raises T2VError for less than one worker, and what `work` raises.
     """
-    if workers < 1:
-        raise T2VError(f"{workers} workers cannot work; 1 is the least")
     started = told = time.monotonic()
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
+    with worker_pool(workers) as pool:
         for done, result in enumerate(pool.map(partial(_with_model, path, work), jobs), start=1):
             now = time.monotonic()
             if now - told >= TOLD or done == len(jobs):
@@ -153,5 +148,3 @@ def in_order(path: Path, work: Callable[[Bundled, Job], Done], jobs: Sequence[Jo
                 left = elapsed / done * (len(jobs) - done)
                 print(f"{done}/{len(jobs)} clips  {elapsed:.0f}s, {left:.0f}s left", file=sys.stderr, flush=True)
             yield result
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,42 @@
+"""Processes of one thread each, which end with the one that they work for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+from ..errors import T2VError
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of so many processes; what it has not begun when the block is left is not done.
+
+    Raises T2VError for less than one.
+    """
+    if workers < 1:
+        raise T2VError(f"{workers} workers cannot work; 1 is the least")
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers, which would wait for work, and hold their memory, for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # so it is in every process that another started
+    parent.join()
+    os._exit(1)
