@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .latents import Clips, read_cache
 from .loop import Average, Log, load, save, warm_root_linear
 from .muon import Muon
 from .probes import PROBES, sensitivity
+from .workers import process_group
 
 CONFIG = UNet3DConfig(
     widths=(32, 48, 64, 80),
@@ -247,10 +249,8 @@ class _Worker:
 
 def _work(number: int, out: Path, latents_path: Path, text_path: Path, run: Run, rendezvous: str,
           last: int | None) -> None:  # fmt: skip
-    if run.workers > 1:
-        torch.set_num_threads(1)
-        torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=number, world_size=run.workers)
-    _Worker(number, out, latents_path, text_path, run).go(run.steps if last is None else last)
+    with process_group(number, run.workers, rendezvous) if run.workers > 1 else nullcontext():
+        _Worker(number, out, latents_path, text_path, run).go(run.steps if last is None else last)
 
 
 def train(out: Path, latents_path: Path, text_path: Path, run: Run = Run(),  # noqa: B008 (frozen)

@@ -1,4 +1,4 @@
-"""Processes of one thread each, which end with the one that they work for."""
+"""Processes of one thread each: pools that end with the one that they work for, and groups that learn together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 import torch
+import torch.distributed
 
 from ..errors import T2VError
 
@@ -27,6 +28,21 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def process_group(number: int, workers: int, rendezvous: str) -> Iterator[None]:
+    """Inside, this process is number `number` of `workers` that exchange tensors, with one thread each.
+
+    rendezvous: a path where no file is yet, the same for all of them.
+
+    The group is left at the end of the block, not of the process: a thread of gloo's that still has a tensor to let go
+    then finds no interpreter and aborts. After an error it is not: the thread may be waiting for another process.
+    """
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=number, world_size=workers)
+    yield
+    torch.distributed.destroy_process_group()
 
 
 def _start() -> None:

@@ -7,7 +7,6 @@ import json
 
 import pytest
 import torch
-import torch.distributed
 import torch.multiprocessing
 
 from t2v_core.checkpoints import load_bundled
@@ -18,6 +17,7 @@ from t2v_core.training.loop import Log, load
 from t2v_core.training.muon import Muon, orthogonalise, orthogonalise_all
 from t2v_core.training.pack import LATENT_SCALE, pack
 from t2v_core.training.probes import PROBES
+from t2v_core.training.workers import process_group
 
 ONE = denoiser.Run(steps=3, batch=2, workers=1, alone=1, outlined=2, longer=0.4)
 
@@ -173,8 +173,8 @@ def _matrices() -> list[torch.Tensor]:
 
 
 def _orthogonalise_as(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    torch.save(orthogonalise_all(_matrices()), f"{folder}/{rank}.pt")
+    with process_group(rank, 2, f"{folder}/rendezvous"):
+        torch.save(orthogonalise_all(_matrices()), f"{folder}/{rank}.pt")
 
 
 def test_two_processes_share_the_work_and_have_what_one_has(tmp_path):
