@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from t2v_core.checkpoints import load_bundled
 from t2v_core.errors import T2VError
 from t2v_core.training import autoencoder, config, denoiser, latents, text
 from t2v_core.training.evaluation.evaluate import Settings, generate
-from t2v_core.training.loop import Log, load
+from t2v_core.training.loop import Log, load, save
 from t2v_core.training.muon import Muon, orthogonalise, orthogonalise_all
 from t2v_core.training.pack import LATENT_SCALE, pack
 from t2v_core.training.probes import PROBES
@@ -113,15 +114,41 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run, tmp_path, workers):
         assert all(torch.equal(there[kind][name], value) for name, value in here[kind].items()), kind
 
 
+def _words(folder: Path) -> list[list[str]]:
+    with (folder / "words.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
 def test_which_words_are_read_is_logged(run, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(denoiser, "PROBED", 2)
     denoiser.train(tmp_path, run / "latents.pt", run / "text.pt", ONE)
-    with (tmp_path / "words.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
+    header, *rows = _words(tmp_path)
     scenes = [shown for shown in clips[0].shown if isinstance(shown, latents.Scene)]
     suited = [name for name, probe in PROBES.items() if any(map(probe.applies, scenes))]
     assert header == ["step", "seconds", *suited] and len(suited) > 3
     assert [row[0] for row in rows] == ["2"] and all(0.5 < float(value) < 2 for value in rows[0][2:])
+
+
+def _probe_as(number: int, run: Path, out: Path) -> None:
+    settings = denoiser.Run(steps=3, batch=2, workers=2)
+    with process_group(number, 2, str(out / "rendezvous")):
+        denoiser._Worker(number, out, run / "latents.pt", run / "text.pt", settings)._probe(1)
+
+
+def test_two_processes_share_the_probes_and_log_what_one_does(run, tmp_path):
+    state = load(run / "denoiser.pt")
+    numbers = torch.Generator().manual_seed(0)
+    for value in state["weights"].values():  # three steps have taught it nothing: it answers 0 to every text
+        value += 0.05 * torch.randn(value.shape, generator=numbers)
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for out in (alone, shared):
+        out.mkdir()
+        save(state, out / "denoiser.pt")
+    denoiser._Worker(0, alone, run / "latents.pt", run / "text.pt", ONE)._probe(1)
+    torch.multiprocessing.spawn(_probe_as, (run, shared), nprocs=2)
+    (names, wanted), (same_names, found) = _words(alone), _words(shared)
+    assert names == same_names and len(set(wanted[2:])) > 5
+    assert [float(value) for value in found[2:]] == pytest.approx([float(value) for value in wanted[2:]], rel=1e-4)
 
 
 def test_a_run_starts_on_one_thing_alone_and_nearly_all_noise(clips):
