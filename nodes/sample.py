@@ -56,7 +56,7 @@ class T2VSampler:
                         "default": 2.5,
                         "min": 0.0,
                         "max": 100.0,
-                        "step": 0.1,
+                        "step": 0.05,  # with KSampler's 0.1 the page shows 1.25 as 1.3
                         "round": 0.01,
                         "tooltip": "How strongly the prompt is followed. 1 ignores the negative prompt and is twice as "
                         "fast. 'bundled' likes 1.25 to 2, ModelScope's models 7 to 12.",

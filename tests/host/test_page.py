@@ -24,6 +24,11 @@ each_for_people = pytest.mark.parametrize(
 
 READY = "window.app?.vueAppReady && 'T2VSampler' in window.LiteGraph.registered_node_types"
 UNKNOWN_TYPES = "app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
+# Numbers of our nodes that the page shows with fewer decimals than they have, as 1.25 where it shows 1.3.
+CUT_SHORT = """app.graph.nodes.filter(node => node.type.startsWith('T2V')).flatMap(node => node.widgets ?? [])
+    .filter(widget => widget.type === 'number' && !widget.computedDisabled)
+    .filter(widget => Number(widget._displayValue) !== widget.value)
+    .map(widget => `${widget.name} ${widget.value} is shown as ${widget._displayValue}`)"""
 # Dialogs, and the notes that drop down in a corner: a missing node, a failed run, a refused prompt each show one.
 OBJECTIONS = """[...document.querySelectorAll('.p-dialog, .p-toast-message-error, .p-toast-message-warn')]
     .map(element => element.innerText)"""
@@ -122,6 +127,7 @@ def test_a_workflow_opens_runs_and_its_video_plays(page, pictures, file):
     load(page, workflow)
     assert page.evaluate("app.graph.nodes.length") == len(workflow["nodes"])
     assert page.evaluate(UNKNOWN_TYPES) == []
+    assert page.evaluate(CUT_SHORT) == []
     assert page.evaluate(OBJECTIONS) == []
     assert sent(page) == for_programs(file.parent / "api" / file.name)
 
