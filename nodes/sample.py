@@ -53,7 +53,7 @@ class T2VSampler:
                 "cfg": (
                     "FLOAT",
                     {
-                        "default": 2.5,
+                        "default": 2.0,
                         "min": 0.0,
                         "max": 100.0,
                         "step": 0.05,  # with KSampler's 0.1 the page shows 1.25 as 1.3

@@ -1,4 +1,4 @@
-"""The processes that draw and evaluate clips: they have one thread, and none outlives the process that asked for it."""
+"""The processes of the training: they have one thread, none outlives the one that asked for it, and all end well."""
 
 from __future__ import annotations
 
